@@ -137,8 +137,9 @@ class Tables:
     def compact(self, live: Sequence[Rows]) -> None:
         """Drop what no row of `live` points at and renumber those rows in place."""
         for name, fields in TABLE_FIELDS.items():
-            used = np.unique(np.concatenate([np.unique(rows[field]) for rows in live for field in fields] or [[]]))
-            moved = self.table(name).keep(used.astype(np.int64).tolist())
+            seen = [np.unique(rows[field]) for rows in live for field in fields]
+            used = np.unique(np.concatenate([np.zeros(0, np.uint32), *seen]))
+            moved = self.table(name).keep(used.tolist())
             for rows in live:
                 for field in fields:
                     rows[field] = moved[rows[field]]

@@ -1,0 +1,52 @@
+# Two commands: `make demo` shows the product, `make test` checks it. Both install what is missing first.
+
+PYTHON := .venv/bin/python
+DURATION ?=
+PYTEST := $(PYTHON) -m pytest
+
+.PHONY: help setup setup-dev demo test unit lint bench proto soak fuzz clean
+
+help:
+	@echo "make demo [DURATION=seconds]  lab cluster, traffic, flows as they happen, UI on http://localhost:12000"
+	@echo "make test                     lint and every test: unit, integration, e2e, browser"
+	@echo "make unit                     the tests that need no root, kernel or network"
+	@echo "make lint                     ruff and mypy"
+	@echo "make bench [TOPICS='a b']     every figure, as JSON"
+	@echo "make setup                    install what is missing"
+	@echo "make proto                    regenerate the stubs in proto/"
+	@echo "make soak, make fuzz          the long forms of tests that run short in make test"
+	@echo "make clean                    take the lab down and remove what was built"
+
+setup:
+	@scripts/setup.sh run
+
+setup-dev:
+	@scripts/setup.sh dev
+
+demo: setup
+	@.venv/bin/flowscope lab demo $(if $(DURATION),--duration $(DURATION))
+
+test: lint
+	$(PYTEST)
+
+unit: setup-dev
+	$(PYTEST) tests/unit
+
+lint: setup-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy .
+
+bench: setup-dev
+	@$(PYTHON) -m tests.bench $(TOPICS)
+
+proto: setup-dev
+	PYTHON=$(abspath $(PYTHON)) sh proto/generate.sh
+
+soak fuzz: setup-dev
+	$(PYTEST) -m slow -k $@
+
+clean:
+	-@test ! -x .venv/bin/flowscope || test "$$(id -u)" != 0 || .venv/bin/flowscope lab down
+	rm -rf .venv build dist bpf/build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
