@@ -18,7 +18,7 @@ Rows = npt.NDArray[np.void]
 
 ROW: Final = np.dtype(
     [
-        # When and where. (node, seq) name the flow: uuid.py derives its UUID from them.
+        # When and where. (node, seq) name the flow: flow_id.py derives its UUID from them.
         ("ts_ns", "<i8"),  # event time, ns since the epoch (realtime); the flow's `time` and the order of merging
         ("seq", "<u8"),  # number of the event on its node since that node's boot id began
         # Addresses as 128-bit numbers in two halves, host byte order; IPv4 has hi = 0 and lo < 2**32. 0 when absent.
@@ -124,7 +124,12 @@ class Bit(IntEnum):
     SUMMARY_IN_AUX = 0x10
     """Summary is not the one derived from the layers (summary.py); the text stands in aux."""
     FOREIGN = 0x20
-    """Came from another server: uuid and emitter stand in aux."""
+    """Came from a server that names flows its own way. Its uuid stands in the row all the same, so that flows that
+    differ only in uuid and time share one aux entry: `seq` is the low half, smac and dmac[:2] are the high half (big
+    endian; all 0: no uuid), unless HAS_ETHERNET claims those fields: then uuid stands in aux. Emitter, the mirrors
+    `reply` and `drop_reason`, and whatever else the row would tell differently stand in aux; an address of 0 is not
+    known; a ts_ns of at most 0 or of the largest number says that time, if any, stands in aux (flow_id.py, ingest.py).
+    """
 
 
 IP_NOT_USED: Final = 0

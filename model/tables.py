@@ -70,7 +70,9 @@ class Node:
     labels: tuple[str, ...] = ()
     """Sorted `key=value`."""
     boot: int = 0
-    """64 random bits drawn when the node's observer started; with a row's seq they name a flow (uuid.py)."""
+    """64 random bits drawn when the node's observer started; with a row's seq they name a flow (flow_id.py)."""
+    version: str = ""
+    """flow.Emitter.version of its flows: the observer's version."""
 
 
 @dataclass(frozen=True, slots=True)
