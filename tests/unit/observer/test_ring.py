@@ -11,7 +11,7 @@ from model.row import Kind, empty_rows
 from model.tables import Node
 from observer import ring as ring_module
 from observer.ring import InvalidCapacity, Ring, check_capacity
-from tests.support.rows import flow_rows, kinds_row, lost_row
+from tests.support.small_rows import flow_rows, kinds_row, lost_row
 
 
 @pytest.mark.parametrize("capacity", [1, 3, 7, 4095, 65535, 2**20 - 1])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from model.row import Kind, Rows
 from observer.ring import Ring
 from observer.window import Mask, Selection, Window
-from tests.support.rows import flow_rows, kinds_row, lost_row
+from tests.support.small_rows import flow_rows, kinds_row, lost_row
 
 DROPPED = 2
 
