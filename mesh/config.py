@@ -1,0 +1,25 @@
+"""Settings of the agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.settings import setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """`flowscope agent`: one per node."""
+
+    node: str = setting("", "name of the node, as its Node resource is called (default: host name)")
+    store: str = setting("/var/lib/flowscope/store", "folder of the resource store")
+    state_file: str = setting("/run/flowscope/state.json", "where the observer finds out what addresses mean")
+    bpffs: str = setting("/sys/fs/bpf", "BPF file system; maps and programs are pinned in flowscope/<node>/ there")
+    devices: tuple[str, ...] = setting(("eth0",), "network devices of the node; the first leads to the other nodes")
+    cluster_name: str = setting("default", "name of the cluster in labels and in the names of nodes")
+    aggregation: str = setting("medium", "how many events the kernel sends: none, low, medium or max")
+    aggregation_interval_s: int = setting(5, "seconds between two events of a connection in which nothing changes")
+    garbage_s: float = setting(60.0, "seconds between two clearings of the connection tables")
+    drain_s: float = setting(2.0, "seconds given to unfinished work at shutdown")
+    log_level: str = setting("info", "debug, info, warning or error")
+    log_json: bool = setting(False, "log JSON lines")

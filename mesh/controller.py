@@ -1,0 +1,194 @@
+"""What Kubernetes' controllers do: pods for deployments, nodes and addresses for pods, numbers for label sets.
+
+In:        everything in the resource store.
+Out:       an Update: what to write and to delete, so that the store says what users asked for.
+Elsewhere: store.py applies it in one transaction; the lab makes namespaces for the pods; agent.py programs the kernel.
+
+`reconcile` is a pure function of the resources and is run again after every change, until it has nothing to say. It
+runs in one process only; agents read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from mesh import identities, ipam, names, schedule
+from mesh.resources import (
+    CiliumIdentity,
+    Deployment,
+    Key,
+    Metadata,
+    Namespace,
+    Node,
+    OwnerReference,
+    Pod,
+    PodIp,
+    PodStatus,
+    Resource,
+    Service,
+    changed,
+)
+from mesh.store import Update
+
+DEFAULT_NAMESPACES: Final = ("default", "kube-node-lease", "kube-public", "kube-system")
+HASH_LABEL: Final = "pod-template-hash"
+
+
+class Cluster:
+    """All resources by key, with what was changed in this round."""
+
+    def __init__(self, resources: Iterable[Resource]) -> None:
+        self.resources = {one.key: one for one in resources}
+        self._before = dict(self.resources)
+
+    def nodes(self) -> list[Node]:
+        return [one for one in self.resources.values() if isinstance(one, Node)]
+
+    def pods(self) -> list[Pod]:
+        return [one for one in self.resources.values() if isinstance(one, Pod)]
+
+    def services(self) -> list[Service]:
+        return [one for one in self.resources.values() if isinstance(one, Service)]
+
+    def deployments(self) -> list[Deployment]:
+        return [one for one in self.resources.values() if isinstance(one, Deployment)]
+
+    def identities(self) -> list[CiliumIdentity]:
+        return [one for one in self.resources.values() if isinstance(one, CiliumIdentity)]
+
+    def namespace(self, name: str) -> Namespace | None:
+        found = self.resources.get(Key("Namespace", "", name))
+        return found if isinstance(found, Namespace) else None
+
+    def put(self, resource: Resource) -> None:
+        self.resources[resource.key] = resource
+
+    def remove(self, key: Key) -> None:
+        self.resources.pop(key, None)
+
+    def update(self) -> Update:
+        """What differs from the beginning."""
+        return Update(
+            tuple(one for key, one in self.resources.items() if self._before.get(key) != one),
+            tuple(key for key in self._before if key not in self.resources),
+        )
+
+
+def reconcile(resources: Sequence[Resource], cluster_name: str = "default") -> Update:
+    """Everything that follows from the resources and is not there yet.
+
+    Raises: Failure when addresses or identities have run out.
+    """
+    cluster = Cluster(resources)
+    _remove_orphans(cluster)
+    _address_services(cluster)
+    for deployment in cluster.deployments():
+        _scale(cluster, deployment)
+    _place_pods(cluster)
+    for pod in cluster.pods():
+        labels = identities.security_labels(pod, cluster.namespace(pod.namespace), cluster_name)
+        cluster.put(identities.allocate(labels, cluster.identities()))
+    return cluster.update()
+
+
+def missing_namespaces(resources: Sequence[Resource], existing: Sequence[Resource]) -> list[Resource]:
+    """Resources whose namespace neither exists nor is among them: Kubernetes refuses those."""
+    known = {*DEFAULT_NAMESPACES, *(one.name for one in (*existing, *resources) if isinstance(one, Namespace))}
+    return [one for one in resources if one.namespace and one.namespace not in known]
+
+
+def _remove_orphans(cluster: Cluster) -> None:
+    """Pods whose deployment is gone, or changed its template."""
+    hashes = {(one.namespace, one.name): names.template_hash(one) for one in cluster.deployments()}
+    for pod in cluster.pods():
+        kind, name = workload(pod)
+        if kind == "Deployment" and hashes.get((pod.namespace, name)) != pod.metadata.labels.get(HASH_LABEL):
+            cluster.remove(pod.key)
+
+
+def workload(pod: Pod) -> tuple[str, str]:
+    """Kind and name of what manages a pod: for a pod of a ReplicaSet its Deployment; a pod on its own is its own."""
+    for owner in pod.metadata.owner_references:
+        if owner.kind == "ReplicaSet" and (value := pod.metadata.labels.get(HASH_LABEL)):
+            return "Deployment", owner.name.removesuffix(f"-{value}")
+        return owner.kind, owner.name
+    return "Pod", pod.name
+
+
+def _address_services(cluster: Cluster) -> None:
+    used = {address for one in cluster.services() for address in (one.spec.cluster_ip, *one.spec.cluster_ips)}
+    for service in cluster.services():
+        if service.headless or service.spec.type == "ExternalName" or service.spec.cluster_ips:
+            continue
+        wanted = service.spec.cluster_ip
+        addresses = (
+            (wanted,)
+            if wanted
+            else ipam.free_service_addresses(f"{service.namespace}/{service.name}", service.families, used)
+        )
+        used.update(addresses)
+        cluster.put(
+            changed(service, spec=changed(service.spec, cluster_ip=addresses[0], cluster_ips=addresses)),
+        )
+
+
+def _scale(cluster: Cluster, deployment: Deployment) -> None:
+    """As many pods as there are to be, the oldest kept."""
+    mine = [one for one in cluster.pods() if one.namespace == deployment.namespace]
+    mine = [one for one in mine if workload(one) == ("Deployment", deployment.name)]
+    for pod in mine[deployment.spec.replicas :]:
+        cluster.remove(pod.key)
+    created = deployment.status.created
+    for _ in range(deployment.spec.replicas - len(mine)):
+        cluster.put(_pod_of(deployment, created))
+        created += 1
+    if created != deployment.status.created:
+        cluster.put(changed(deployment, status=changed(deployment.status, created=created)))
+
+
+def _pod_of(deployment: Deployment, number: int) -> Pod:
+    template, value = deployment.spec.template, names.template_hash(deployment)
+    return Pod(
+        api_version="v1",
+        kind="Pod",
+        metadata=Metadata(
+            name=names.pod_name(deployment, number),
+            namespace=deployment.namespace,
+            labels={**template.metadata.labels, HASH_LABEL: value},
+            annotations=template.metadata.annotations,
+            owner_references=(
+                OwnerReference(api_version="apps/v1", kind="ReplicaSet", name=f"{deployment.name}-{value}"),
+            ),
+        ),
+        spec=template.spec,
+        status=PodStatus(phase="Pending"),
+    )
+
+
+def _place_pods(cluster: Cluster) -> None:
+    """A node and addresses for each pod. A pod may wait for another one, so go round until nothing moves."""
+    nodes = cluster.nodes()
+    waiting = [one for one in cluster.pods() if not one.status.pod_ips]
+    while waiting:
+        placed = [pod for pod in waiting if _place(cluster, pod, nodes)]
+        if not placed:
+            return
+        waiting = [pod for pod in waiting if pod not in placed]
+
+
+def _place(cluster: Cluster, pod: Pod, nodes: Sequence[Node]) -> bool:
+    pods = [one for one in cluster.pods() if one.spec.node_name]
+    node = schedule.choose_node(pod, nodes, pods)
+    if node is None:
+        return False
+    used = {address for one in pods for address in one.ips}
+    addresses = node.ips if pod.spec.host_network else ipam.free_pod_addresses(node, used)
+    status = changed(
+        pod.status,
+        pod_ip=addresses[0],
+        pod_ips=tuple(PodIp(ip=address) for address in addresses),
+        host_ip=node.ips[0] if node.ips else None,
+    )
+    cluster.put(changed(pod, spec=changed(pod.spec, node_name=node.name), status=status))
+    return True

@@ -1,0 +1,109 @@
+"""The network devices that a node's datapath needs.
+
+In:        the node's addresses; runs inside the node's network namespace.
+Out:       cilium_host and cilium_net (the way from the node to its pods), cilium_vxlan (the way to other nodes),
+           routes, sysctls. Made when missing, left alone when right: a restart of the agent disturbs nothing.
+Elsewhere: bpf/datapath.py says what it expects of these devices and attaches the programs.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any, Final
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from mesh import ipam
+from mesh.resources import Node
+from service.failure import Failure
+
+HOST_DEVICE: Final = "cilium_host"
+HOST_PEER: Final = "cilium_net"
+OVERLAY_DEVICE: Final = "cilium_vxlan"
+VXLAN_PORT: Final = 8472
+VXLAN_OVERHEAD: Final = 50
+"""Outer Ethernet, IPv4, UDP and VXLAN headers."""
+
+SYSCTLS: Final[Mapping[str, str]] = {
+    "net/ipv4/ip_forward": "1",
+    "net/ipv6/conf/all/forwarding": "1",
+    # Packets of pods come and go by ways that the routing table does not know.
+    "net/ipv4/conf/all/rp_filter": "0",
+    "net/ipv4/conf/default/rp_filter": "0",
+}
+
+
+class NodeDevices:
+    """Devices of the namespace in which the caller runs."""
+
+    def __init__(self) -> None:
+        self._ip = IPRoute()
+
+    def close(self) -> None:
+        self._ip.close()
+
+    def prepare(self, node: Node, uplink: str) -> None:
+        """Make what is missing. `uplink` is the device that leads to the other nodes.
+
+        Raises: Failure when the kernel refuses.
+        """
+        try:
+            self._make(node, uplink)
+        except NetlinkError as error:
+            raise Failure(f"cannot prepare the devices of node {node.name}: {error}") from error
+
+    def links(self) -> dict[int, str]:
+        """Names of all devices by ifindex."""
+        return {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in self._ip.get_links()}
+
+    def _make(self, node: Node, uplink: str) -> None:
+        mtu = self._mtu(uplink)
+        if self._index(HOST_DEVICE) is None:
+            self._ip.link("add", ifname=HOST_DEVICE, kind="veth", peer={"ifname": HOST_PEER})
+        for name in (HOST_DEVICE, HOST_PEER):
+            self._ip.link("set", index=self._index(name), state="up", arp=False, mtu=mtu)
+        if self._index(OVERLAY_DEVICE) is None:
+            metadata = {"vxlan_collect_metadata": True, "vxlan_port": VXLAN_PORT, "vxlan_learning": False}
+            self._ip.link("add", ifname=OVERLAY_DEVICE, kind="vxlan", **metadata)
+        self._ip.link("set", index=self._index(OVERLAY_DEVICE), state="up", mtu=mtu)
+        for name, value in SYSCTLS.items():
+            set_sysctl(name, value)
+        for name in (HOST_DEVICE, HOST_PEER, OVERLAY_DEVICE, uplink):
+            set_sysctl(f"net/ipv4/conf/{name}/rp_filter", "0")
+        self._address(node, mtu - VXLAN_OVERHEAD)
+
+    def _address(self, node: Node, pod_mtu: int) -> None:
+        host = self._index(HOST_DEVICE)
+        clusters: tuple[IPv4Network | IPv6Network, ...] = ipam.CLUSTER_CIDRS
+        for router, cluster in zip(ipam.router_addresses(node), clusters, strict=True):
+            # nodad: duplicate detection would leave the address unusable for a second, and nobody can answer it here.
+            extra: dict[str, Any] = {"flags": _IFA_F_NODAD} if cluster.version == 6 else {}
+            self._ip.addr("replace", index=host, address=router, prefixlen=cluster.max_prefixlen, **extra)
+            self._ip.route("replace", dst=str(cluster), oif=host, prefsrc=router, metrics={"mtu": pod_mtu})
+
+    def _index(self, name: str) -> int | None:
+        return next(iter(self._ip.link_lookup(ifname=name)), None)
+
+    def _mtu(self, uplink: str) -> int:
+        index = self._index(uplink)
+        if index is None:
+            raise Failure(f"device {uplink} is missing; name the device that leads to the other nodes with --devices")
+        return int(self._ip.get_links(index)[0].get_attr("IFLA_MTU"))
+
+
+_IFA_F_NODAD: Final = 0x02
+
+
+def set_sysctl(name: str, value: str) -> None:
+    """Write a setting of the namespace in which the calling thread runs; one that the kernel lacks is skipped."""
+    path = Path("/proc/sys") / name
+    try:
+        if path.read_text().strip() != value:
+            path.write_text(value)
+    except OSError as error:
+        if error.errno != errno.ENOENT:  # a kernel without IPv6
+            raise Failure(f"cannot set {path}: {error.strerror}") from error

@@ -1,0 +1,212 @@
+"""`flowscope agent`: keeps one node's kernel and state.json in step with the resource store.
+
+In:        the resource store (watched); the node's devices.
+Out:       programs and maps through bpf/datapath.py; state.json for the observer; agent.json for whoever waits.
+Elsewhere: controller.py decides addresses and identities; knowledge.py says what goes into state.json.
+
+Everything is level-triggered: each round compares what should be with what the kernel has and changes the difference.
+Stopping the agent changes nothing: programs and maps are pinned, traffic goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from bpf.datapath import Aggregation, Datapath, Endpoint, IpcacheEntry, Prefix
+from mesh import identities, ipam, knowledge
+from mesh.config import AgentConfig
+from mesh.controller import Cluster
+from mesh.devices import HOST_DEVICE, OVERLAY_DEVICE, NodeDevices
+from mesh.resources import Key, Node, Pod
+from mesh.store import SqliteStore, Store
+from service.failure import Failure
+
+MAX_ENDPOINT_ID: Final = 65535
+
+log = structlog.get_logger().bind(component="agent")
+
+
+async def serve(config: AgentConfig, stop: asyncio.Event, reload: asyncio.Event) -> None:
+    """Run until `stop`; `reload` makes it compare everything again."""
+    name = config.node or socket.gethostname()
+    try:
+        aggregation = Aggregation.parse(config.aggregation)
+    except ValueError as error:
+        raise Failure(f"--aggregation: {error}") from None
+    store = SqliteStore(Path(config.store))
+    try:
+        node = await _appear(store, Key("Node", "", name), stop)
+        if node is None:
+            return
+        with Datapath(name, bpffs=Path(config.bpffs)) as datapath:
+            agent = Agent(config, node, store, datapath)
+            agent.start(aggregation)
+            async with asyncio.TaskGroup() as tasks:
+                work = [
+                    tasks.create_task(agent.follow(), name="follow"),
+                    tasks.create_task(agent.obey(reload), name="reload"),
+                    tasks.create_task(agent.sweep(), name="sweep"),
+                ]
+                await stop.wait()
+                for task in work:
+                    task.cancel()
+    finally:
+        store.close()
+
+
+async def _appear(store: Store, key: Key, stop: asyncio.Event) -> Node | None:
+    """The Node resource, as soon as there is one; None when told to stop before."""
+    found = store.get(key)
+    if found is None:
+        log.info("waiting for the node's resource", node=key.name)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        while not isinstance(found, Node):
+            done, _ = await asyncio.wait({stopping}, timeout=0.2)
+            if done:
+                return None
+            found = store.get(key)
+    finally:
+        stopping.cancel()
+    return found
+
+
+class Agent:
+    """One node. Owns the devices, the datapath handle and the two files."""
+
+    def __init__(self, config: AgentConfig, node: Node, store: Store, datapath: Datapath) -> None:
+        self._config = config
+        self._node = node
+        self._store = store
+        self._datapath = datapath
+        self._devices = NodeDevices()
+        self._state_file = Path(config.state_file)
+        self._programmed: dict[int, Endpoint] = {}
+
+    def start(self, aggregation: Aggregation) -> None:
+        """Devices, programs, settings: what does not depend on pods."""
+        config = self._config
+        self._devices.prepare(self._node, config.devices[0])
+        self._datapath.ensure_loaded()
+        self._datapath.configure(
+            aggregation=aggregation,
+            monitor_interval_s=config.aggregation_interval_s,
+            host_endpoint_id=knowledge.HOST_ENDPOINT_ID,
+        )
+        self._datapath.attach_overlay(OVERLAY_DEVICE)
+        self._datapath.attach_host(HOST_DEVICE)
+        for device in config.devices:
+            self._datapath.attach_netdev(device)
+        log.info("datapath ready", node=self._node.name, pins=str(self._datapath.pin_dir))
+
+    async def follow(self) -> None:
+        """Bring the kernel up to date after each change of the store."""
+        async for changes in self._store.watch():
+            self.synchronise(changes.revision)
+
+    async def obey(self, reload: asyncio.Event) -> None:
+        """Compare everything again when asked to."""
+        while True:
+            await reload.wait()
+            reload.clear()
+            self.synchronise(self._store.changes(0).revision)
+            log.info("synchronised on request")
+
+    async def sweep(self) -> None:
+        """Clear expired connections now and then."""
+        while True:
+            await asyncio.sleep(self._config.garbage_s)
+            removed = await asyncio.to_thread(self._datapath.collect_garbage)
+            log.debug("expired connections removed", count=removed)
+
+    def synchronise(self, revision: int) -> None:
+        """One round: names for the observer, addresses, endpoints; then tell whoever waits."""
+        cluster = Cluster(self._store.find())
+        facts = knowledge.Identities(cluster, self._config.cluster_name)
+        pods = [one for one in knowledge.local_pods(cluster.pods(), self._node.name) if one.status.network]
+        ids = endpoint_ids(pods)
+        wanted = {ids[pod.metadata.uid]: _endpoint(pod, ids[pod.metadata.uid], facts.number(pod)) for pod in pods}
+        # The observer has to know a pod before its first packet; so its file comes before the kernel.
+        state = knowledge.node_state(cluster, self._node, ids, self._devices.links(), self._config.cluster_name)
+        write_atomically(self._state_file, state)
+        self._datapath.set_host_addresses(map(ip_address, (*self._node.ips, *ipam.router_addresses(self._node))))
+        self._datapath.sync_ipcache(ipcache_entries(state["ipcache"], self._node.ips))
+        self._program(wanted)
+        done = {"node": self._node.name, "revision": revision, "pods": sorted(pod.metadata.uid for pod in pods)}
+        write_atomically(self._state_file.with_name("agent.json"), done)
+
+    def _program(self, wanted: Mapping[int, Endpoint]) -> None:
+        for number in self._datapath.endpoints().keys() - wanted.keys():
+            self._datapath.detach_endpoint(number)
+            self._programmed.pop(number, None)
+            log.info("endpoint removed", endpoint=number)
+        for number, endpoint in wanted.items():
+            if self._programmed.get(number) != endpoint:
+                self._datapath.attach_endpoint(endpoint)
+                self._programmed[number] = endpoint
+                log.info("endpoint attached", endpoint=number, device=endpoint.ifname, identity=endpoint.identity)
+
+
+def endpoint_ids(pods: Iterable[Pod]) -> dict[str, int]:
+    """Ids by the pods' uids. They follow from the uid, so a restarted agent finds the same; clashes move up by one."""
+    ids: dict[str, int] = {}
+    taken = {knowledge.HOST_ENDPOINT_ID}
+    for uid in sorted(pod.metadata.uid for pod in pods):
+        number = int.from_bytes(sha256(uid.encode()).digest()[:2], "big") or MAX_ENDPOINT_ID
+        while number in taken:
+            number = number % MAX_ENDPOINT_ID + 1
+        taken.add(number)
+        ids[uid] = number
+    return ids
+
+
+def ipcache_entries(state: Iterable[Mapping[str, Any]], own: Iterable[str]) -> dict[Prefix, IpcacheEntry]:
+    """The kernel's form of the ipcache of state.json. What lives on another node is reached through a tunnel.
+
+    The world is left out: a miss already means world.
+    """
+    here = set(own)
+    entries: dict[Prefix, IpcacheEntry] = {}
+    for one in state:
+        if one["identity"] == identities.WORLD:
+            continue
+        host = one.get("host_ip")
+        tunnel = ip_address(host) if host and host not in here else None
+        entries[ip_network(one["prefix"])] = IpcacheEntry(identity=one["identity"], tunnel_endpoint=tunnel)
+    return entries
+
+
+def _endpoint(pod: Pod, number: int, identity: int) -> Endpoint:
+    network = pod.status.network
+    assert network is not None
+    addresses = [ip_address(address) for address in pod.ips]
+    return Endpoint(
+        endpoint_id=number,
+        identity=identity,
+        ifname=network.interface,
+        pod_mac=network.mac,
+        host_mac=network.host_mac,
+        ipv4=next((one for one in addresses if isinstance(one, IPv4Address)), None),
+        ipv6=next((one for one in addresses if isinstance(one, IPv6Address)), None),
+    )
+
+
+def write_atomically(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a JSON file; readers see the old or the new one. Raises: Failure when it cannot be written."""
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(json.dumps(content, separators=(",", ":")))
+        os.replace(fresh, path)
+    except OSError as error:
+        raise Failure(f"cannot write {path}: {error.strerror}; check the folder's owner and free space") from error

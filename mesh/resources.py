@@ -1,0 +1,566 @@
+"""Kubernetes resources as we understand them: YAML in, checked and typed values out.
+
+In:        YAML documents as users write them for Kubernetes.
+Out:       frozen models; `dump` gives back every field that was written, also those that mean nothing here.
+Elsewhere: store.py keeps them; controller.py fills in what Kubernetes' own controllers would.
+
+A field that Kubernetes knows and we do not need is kept and ignored; a field that Kubernetes does not know is an error,
+because it is a typing mistake nine times out of ten.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+MAX_DOCUMENT_BYTES: Final = 4 << 20
+"""YAML text we are willing to parse at once; etcd's own limit for one object is 1.5 MB."""
+
+
+class InvalidResource(ValueError):
+    """A document that cannot be accepted. The text names the file, the document and the field."""
+
+
+M = TypeVar("M", bound="Model")
+
+
+class Key(NamedTuple):
+    """What names a resource."""
+
+    kind: str
+    namespace: str
+    """Empty for kinds that belong to the whole cluster."""
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+class Model(BaseModel):
+    """Base of everything below: camelCase in YAML, snake_case here, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", alias_generator=to_camel, populate_by_name=True)
+
+    ignored: ClassVar[frozenset[str]] = frozenset()
+    """Fields that Kubernetes knows and we only carry along."""
+
+    @model_validator(mode="after")
+    def _no_unknown_fields(self) -> Self:
+        for name in self.model_extra or ():
+            if name not in self.ignored:
+                raise ValueError(f"unknown field {name!r}")
+        return self
+
+
+def _checked(pattern: str, what: str, longest: int) -> Callable[[str], str]:
+    shape = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if len(text) > longest or not shape.fullmatch(text):
+            raise ValueError(f"must be {what} of at most {longest} characters, got {text[:80]!r}")
+        return text
+
+    return check
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError(f"must be an IP address, got {text[:80]!r}") from None
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        raise ValueError(f"must be a CIDR like 10.244.1.0/24, got {text[:80]!r}") from None
+
+
+_WORD = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+DnsLabel = Annotated[str, AfterValidator(_checked(_WORD, "lower case letters, digits and '-'", 63))]
+DnsName = Annotated[str, AfterValidator(_checked(rf"{_WORD}(\.{_WORD})*", "a lower case DNS name", 253))]
+LabelKey = Annotated[
+    str,
+    AfterValidator(_checked(rf"({_WORD}(\.{_WORD})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?", "a label name", 317)),
+]
+LabelValue = Annotated[
+    str, AfterValidator(_checked(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?", "a label value", 63))
+]
+Labels = dict[LabelKey, LabelValue]
+Port = Annotated[int, Field(ge=1, le=65535)]
+PortName = Annotated[str, AfterValidator(_checked(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", "a port name", 63))]
+Protocol = Literal["TCP", "UDP", "SCTP"]
+Address = Annotated[str, AfterValidator(_address)]
+Network = Annotated[str, AfterValidator(_network)]
+
+
+class OwnerReference(Model):
+    """Who made a resource; for pods of a Deployment its ReplicaSet, as in Kubernetes."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str = ""
+    ignored = frozenset({"controller", "blockOwnerDeletion"})
+
+
+class Metadata(Model):
+    name: DnsName
+    namespace: DnsLabel | Literal[""] = ""
+    labels: Labels = {}
+    annotations: dict[LabelKey, str] = {}
+    uid: str = ""
+    owner_references: tuple[OwnerReference, ...] = ()
+    ignored = frozenset(
+        {"creationTimestamp", "deletionTimestamp", "finalizers", "generateName", "generation", "managedFields"}
+        | {"resourceVersion", "selfLink", "deletionGracePeriodSeconds"}
+    )
+
+
+class Resource(Model):
+    """What all kinds have."""
+
+    api_version: str
+    kind: str
+    metadata: Metadata
+
+    @property
+    def key(self) -> Key:
+        return Key(self.kind, self.metadata.namespace, self.metadata.name)
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def namespace(self) -> str:
+        return self.metadata.namespace
+
+    def dump(self) -> dict[str, Any]:
+        """The resource as plain data, with every field that was written or changed."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+class Namespace(Resource):
+    kind: Literal["Namespace"] = "Namespace"
+    ignored = frozenset({"spec", "status"})
+
+
+# --- Node ---
+
+
+class Taint(Model):
+    key: str
+    value: str = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+    ignored = frozenset({"timeAdded"})
+
+
+class NodeSpec(Model):
+    pod_cidrs: Annotated[tuple[Network, ...], Field(alias="podCIDRs")] = ()
+    taints: tuple[Taint, ...] = ()
+    ignored = frozenset({"podCIDR", "providerID", "unschedulable"})
+
+
+class NodeAddress(Model):
+    type: str
+    address: str
+
+
+class NodeStatus(Model):
+    addresses: tuple[NodeAddress, ...] = ()
+    ignored = frozenset({"capacity", "allocatable", "conditions", "nodeInfo", "phase", "images"})
+
+
+class Node(Resource):
+    kind: Literal["Node"] = "Node"
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        """Addresses on the network between the nodes, IPv4 first."""
+        return tuple(one.address for one in self.status.addresses if one.type == "InternalIP")
+
+
+# --- Pod ---
+
+
+class ContainerPort(Model):
+    container_port: Port
+    name: PortName | None = None
+    protocol: Protocol = "TCP"
+    ignored = frozenset({"hostPort", "hostIP"})
+
+
+class EnvVar(Model):
+    name: str
+    value: str = ""
+    ignored = frozenset({"valueFrom"})
+
+
+class Container(Model):
+    name: DnsLabel
+    image: Annotated[str, Field(min_length=1)]
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[EnvVar, ...] = ()
+    ports: tuple[ContainerPort, ...] = ()
+    ignored = frozenset(
+        {"resources", "imagePullPolicy", "livenessProbe", "readinessProbe", "startupProbe", "securityContext", "tty"}
+        | {"volumeMounts", "volumeDevices", "workingDir", "stdin", "stdinOnce", "lifecycle", "envFrom"}
+        | {"terminationMessagePath", "terminationMessagePolicy", "restartPolicy", "resizePolicy"}
+    )
+
+
+class Toleration(Model):
+    key: str = ""
+    operator: Literal["Exists", "Equal"] = "Equal"
+    value: str = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+    ignored = frozenset({"tolerationSeconds"})
+
+
+class Requirement(Model):
+    """One term of a set-based selector. In and NotIn compare with `values`."""
+
+    key: LabelKey
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: tuple[str, ...] = ()
+
+
+class LabelSelector(Model):
+    match_labels: Labels = {}
+    match_expressions: tuple[Requirement, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Every term holds; the empty selector selects everything."""
+        return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
+            _TERMS[term.operator](labels.get(term.key), term.values) for term in self.match_expressions
+        )
+
+
+_TERMS: Final[dict[str, Callable[[str | None, Sequence[str]], bool]]] = {
+    "In": lambda value, values: value in values,
+    "NotIn": lambda value, values: value not in values,
+    "Exists": lambda value, values: value is not None,
+    "DoesNotExist": lambda value, values: value is None,
+}
+
+
+class PodAffinityTerm(Model):
+    label_selector: LabelSelector = LabelSelector()
+    topology_key: str
+    namespaces: tuple[str, ...] = ()
+    ignored = frozenset({"namespaceSelector", "matchLabelKeys", "mismatchLabelKeys"})
+
+
+_REQUIRED: Final = Field(alias="requiredDuringSchedulingIgnoredDuringExecution")
+
+
+class PodAffinity(Model):
+    required: Annotated[tuple[PodAffinityTerm, ...], _REQUIRED] = ()
+    ignored = frozenset({"preferredDuringSchedulingIgnoredDuringExecution"})
+
+
+class NodeSelectorTerm(Model):
+    match_expressions: tuple[Requirement, ...] = ()
+    ignored = frozenset({"matchFields"})
+
+
+class NodeSelector(Model):
+    node_selector_terms: tuple[NodeSelectorTerm, ...]
+
+
+class NodeAffinity(Model):
+    required: Annotated[NodeSelector | None, _REQUIRED] = None
+    ignored = frozenset({"preferredDuringSchedulingIgnoredDuringExecution"})
+
+
+class Affinity(Model):
+    node_affinity: NodeAffinity = NodeAffinity()
+    pod_affinity: PodAffinity = PodAffinity()
+    pod_anti_affinity: PodAffinity = PodAffinity()
+
+
+class PodSpec(Model):
+    containers: Annotated[tuple[Container, ...], Field(min_length=1)]
+    node_name: str = ""
+    node_selector: Labels = {}
+    affinity: Affinity = Affinity()
+    tolerations: tuple[Toleration, ...] = ()
+    service_account_name: str = "default"
+    hostname: DnsLabel | Literal[""] = ""
+    subdomain: DnsLabel | Literal[""] = ""
+    host_network: bool = False
+    restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
+    ignored = frozenset(
+        {"dnsPolicy", "dnsConfig", "serviceAccount", "securityContext", "schedulerName", "priority", "volumes"}
+        | {"priorityClassName", "preemptionPolicy", "terminationGracePeriodSeconds", "enableServiceLinks"}
+        | {"automountServiceAccountToken", "hostAliases", "hostIPC", "hostPID", "imagePullSecrets", "initContainers"}
+        | {"readinessGates", "topologySpreadConstraints", "shareProcessNamespace", "activeDeadlineSeconds", "os"}
+        | {"runtimeClassName", "overhead", "setHostnameAsFQDN", "hostUsers", "schedulingGates"}
+    )
+
+
+class PodIp(Model):
+    ip: Address
+
+
+class PodNetwork(Model):
+    """How a pod hangs on its node; written by whoever made the pod's namespace (the lab; a CNI plug-in elsewhere)."""
+
+    interface: str
+    """Name of the node's end of the pod's veth."""
+    mac: str
+    """Of the pod's own end."""
+    host_mac: str
+    """Of the node's end."""
+
+
+class PodStatus(Model):
+    phase: Literal["Pending", "Running", "Succeeded", "Failed", "Unknown"] = "Pending"
+    pod_ip: Annotated[Address | None, Field(alias="podIP")] = None
+    pod_ips: Annotated[tuple[PodIp, ...], Field(alias="podIPs")] = ()
+    host_ip: Annotated[Address | None, Field(alias="hostIP")] = None
+    ready: bool = False
+    network: PodNetwork | None = None
+    ignored = frozenset(
+        {"conditions", "containerStatuses", "qosClass", "startTime", "message", "reason", "hostIPs"}
+        | {"initContainerStatuses", "ephemeralContainerStatuses", "nominatedNodeName"}
+    )
+
+
+class Pod(Resource):
+    kind: Literal["Pod"] = "Pod"
+    spec: PodSpec
+    status: PodStatus = PodStatus()
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        """Addresses, IPv4 first."""
+        return tuple(one.ip for one in self.status.pod_ips)
+
+
+# --- Deployment ---
+
+
+class PodTemplateMetadata(Metadata):
+    name: DnsName | Literal[""] = ""
+
+
+class PodTemplate(Model):
+    metadata: PodTemplateMetadata = PodTemplateMetadata()
+    spec: PodSpec
+
+
+class DeploymentSpec(Model):
+    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    selector: LabelSelector
+    template: PodTemplate
+    ignored = frozenset({"strategy", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds", "paused"})
+
+
+class DeploymentStatus(Model):
+    created: int = 0
+    """Pods made so far; the next pod's name depends on it, so that no name comes twice."""
+    ignored = frozenset(
+        {"replicas", "readyReplicas", "availableReplicas", "updatedReplicas", "unavailableReplicas"}
+        | {"conditions", "observedGeneration", "collisionCount"}
+    )
+
+
+class Deployment(Resource):
+    kind: Literal["Deployment"] = "Deployment"
+    spec: DeploymentSpec
+    status: DeploymentStatus = DeploymentStatus()
+
+    @model_validator(mode="after")
+    def _selects_its_own_pods(self) -> Self:
+        if not self.spec.selector.matches(self.spec.template.metadata.labels):
+            raise ValueError("spec.selector does not match spec.template.metadata.labels")
+        return self
+
+
+# --- Service ---
+
+
+class ServicePort(Model):
+    port: Port
+    name: PortName | None = None
+    protocol: Protocol = "TCP"
+    target_port: Port | PortName | None = None
+    """None: the same as `port`."""
+    node_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    ignored = frozenset({"appProtocol"})
+
+
+class ServiceSpec(Model):
+    ports: tuple[ServicePort, ...] = ()
+    selector: Labels = {}
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] = "ClusterIP"
+    cluster_ip: Annotated[Address | Literal["None", ""], Field(alias="clusterIP")] = ""
+    cluster_ips: Annotated[tuple[str, ...], Field(alias="clusterIPs")] = ()
+    external_name: str = ""
+    ip_families: tuple[Literal["IPv4", "IPv6"], ...] = ()
+    ip_family_policy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] = "SingleStack"
+    publish_not_ready_addresses: bool = False
+    ignored = frozenset(
+        {"externalIPs", "externalTrafficPolicy", "internalTrafficPolicy", "sessionAffinity", "loadBalancerIP"}
+        | {"sessionAffinityConfig", "loadBalancerSourceRanges", "loadBalancerClass", "healthCheckNodePort"}
+        | {"allocateLoadBalancerNodePorts", "trafficDistribution"}
+    )
+
+    @model_validator(mode="after")
+    def _ports_are_named_when_there_are_several(self) -> Self:
+        if len(self.ports) > 1 and any(one.name is None for one in self.ports):
+            raise ValueError("ports need names when there are several")
+        return self
+
+
+class Service(Resource):
+    kind: Literal["Service"] = "Service"
+    spec: ServiceSpec
+    ignored = frozenset({"status"})
+
+    @property
+    def headless(self) -> bool:
+        return self.spec.cluster_ip == "None"
+
+    @property
+    def families(self) -> tuple[int, ...]:
+        """IP versions the service is reachable by: 4, 6 or both."""
+        named = tuple(int(one[-1]) for one in self.spec.ip_families)
+        if self.spec.ip_family_policy == "SingleStack":
+            return named[:1] or (4,)
+        return (4, 6) if not named or named[0] == 4 else (6, 4)
+
+
+# --- CiliumIdentity ---
+
+
+class CiliumIdentity(Resource):
+    """The number (its name) that stands for a set of security labels."""
+
+    kind: Literal["CiliumIdentity"] = "CiliumIdentity"
+    security_labels: Annotated[dict[str, str], Field(alias="security-labels")]
+    """`source:key` -> value, as in Cilium's own resource."""
+
+
+class Kind(NamedTuple):
+    """How a kind is recognised."""
+
+    model: type[Resource]
+    api_versions: tuple[str, ...]
+    namespaced: bool
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "Namespace": Kind(Namespace, ("v1",), False),
+    "Node": Kind(Node, ("v1",), False),
+    "Pod": Kind(Pod, ("v1",), True),
+    "Deployment": Kind(Deployment, ("apps/v1",), True),
+    "Service": Kind(Service, ("v1",), True),
+    "CiliumIdentity": Kind(CiliumIdentity, ("cilium.io/v2",), False),
+}
+
+
+def parse_manifests(text: str, source: str = "-", namespace: str = "default") -> list[Resource]:
+    """Read all documents of a YAML text; `kind: List` is unfolded, empty documents are skipped.
+
+    source     file name, for messages.
+    namespace  for namespaced resources that name none.
+    Raises:    InvalidResource for anything that is not a resource we can take.
+    """
+    if len(text) > MAX_DOCUMENT_BYTES:
+        raise InvalidResource(f"{source}: larger than {MAX_DOCUMENT_BYTES >> 20} MiB")
+    return [
+        parse_manifest(manifest, f"{source}: document {number}", namespace)
+        for number, document in _documents(text, source)
+        for manifest in _unfold(document)
+    ]
+
+
+def parse_manifest(manifest: object, where: str = "manifest", namespace: str = "default") -> Resource:
+    """One resource from plain data. Raises: InvalidResource, with the path of the bad field."""
+    if not isinstance(manifest, dict):
+        raise InvalidResource(f"{where}: must be a mapping with apiVersion, kind and metadata")
+    kind = KINDS.get(name := str(manifest.get("kind")))
+    if kind is None:
+        raise InvalidResource(f"{where}: kind: {name[:80]!r} is not known; known are {', '.join(KINDS)}")
+    if manifest.get("apiVersion") not in kind.api_versions:
+        got = str(manifest.get("apiVersion"))[:80]
+        raise InvalidResource(f"{where} ({name}): apiVersion: must be {kind.api_versions[0]} for {name}, got {got!r}")
+    try:
+        resource = kind.model.model_validate(manifest)
+    except ValidationError as error:
+        raise InvalidResource(f"{where} ({_title(name, manifest)}): {_first_error(error)}") from None
+    wanted = (resource.namespace or namespace) if kind.namespaced else ""
+    if wanted == resource.namespace:
+        return resource
+    return resource.model_copy(update={"metadata": changed(resource.metadata, namespace=wanted)})
+
+
+def changed(model: M, **fields: object) -> M:
+    """A copy of `model` in which `fields` have new values (and count as written, for `dump`)."""
+    return model.model_copy(update=fields)
+
+
+def _documents(text: str, source: str) -> Iterator[tuple[int, object]]:
+    try:
+        for number, document in enumerate(yaml.load_all(text, Loader=_LOADER), 1):
+            if document is not None:
+                yield number, document
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        problem = getattr(error, "problem", None) or str(error) or type(error).__name__
+        raise InvalidResource(f"{source}:{place} not valid YAML: {problem}") from None
+
+
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _unfold(document: object) -> Iterator[object]:
+    if isinstance(document, dict) and document.get("kind") == "List" and isinstance(document.get("items"), list):
+        yield from document["items"]
+    else:
+        yield document
+
+
+def _title(kind: str, manifest: Mapping[str, object]) -> str:
+    metadata = manifest.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        return kind
+    namespace = metadata.get("namespace")
+    return f"{kind} {namespace}/{metadata['name']}" if namespace else f"{kind} {metadata['name']}"
+
+
+def _first_error(error: ValidationError) -> str:
+    """`path: what is wrong`, for the first mistake."""
+    details = error.errors(include_url=False)[0]
+    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    message = message[:1].lower() + message[1:]
+    if details["type"] not in {"value_error", "missing"}:
+        message += f", got {str(details['input'])[:80]!r}"
+    path = _path(details["loc"])
+    return f"{path}: {message}" if path else message
+
+
+def _path(parts: Sequence[int | str]) -> str:
+    text = ""
+    for part in parts:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part in {"[key]", "constrained-int", "constrained-str"} or "[" in part:
+            continue  # pydantic's own words for the branch of a union
+        else:
+            text += f".{part}" if text else part
+    return text

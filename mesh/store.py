@@ -1,0 +1,298 @@
+"""The resource store: what the cluster should be, shared by processes of one machine.
+
+In:        resources from `apply` and from controllers.
+Out:       lists, and a watch that wakes every process when something changed.
+Elsewhere: resources.py says what a resource is; etcd and the Kubernetes API will be other implementations of `Store`.
+
+SQLite in one folder: `resources.db` and `bell`. SQLite cannot wake other processes, so whoever commits touches the
+bell, and watchers wait for that with inotify: a change arrives within milliseconds and an idle watcher costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import sqlalchemy as sa
+
+from mesh.resources import Deployment, Key, Pod, Resource, Service, changed, parse_manifest
+from service.failure import Failure
+
+RECHECK_S: Final = 2.0
+"""A watcher looks again after this time even without a bell: the writer may have died between commit and bell."""
+
+_SCHEMA: Final = sa.MetaData()
+_RESOURCES: Final = sa.Table(
+    "resources",
+    _SCHEMA,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("namespace", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    # Global and growing; a deleted resource stays as a row without manifest, so that watchers learn of it.
+    sa.Column("revision", sa.Integer, nullable=False, unique=True),
+    sa.Column("manifest", sa.Text),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened after a revision."""
+
+    revision: int
+    """Of the newest change; ask for changes since here next time."""
+    written: tuple[Resource, ...] = ()
+    deleted: tuple[Key, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.written or self.deleted)
+
+
+class Store(Protocol):
+    """Where resources live. Writes of one call become visible together."""
+
+    def find(self, kind: str | None = None, namespace: str | None = None) -> list[Resource]: ...
+    def get(self, key: Key) -> Resource | None: ...
+    def apply(self, resources: Sequence[Resource]) -> list[str]: ...
+    def update(self, change: Callable[[list[Resource]], Update]) -> Update: ...
+    def delete(self, keys: Iterable[Key]) -> int: ...
+    def changes(self, since: int) -> Changes: ...
+    def watch(self, since: int = 0) -> AsyncIterator[Changes]: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Resources to write and to delete."""
+
+    put: tuple[Resource, ...] = ()
+    delete: tuple[Key, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.put or self.delete)
+
+
+class SqliteStore:
+    """The embedded store. One per process; not thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the store in `folder`, made when missing. Raises: Failure when it cannot be opened."""
+        self._bell = folder / "bell"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._bell.touch(mode=0o600)
+            self._engine = sa.create_engine(f"sqlite:///{folder / 'resources.db'}", connect_args={"timeout": 10})
+            sa.event.listen(self._engine, "connect", _prepare)
+            self._db = self._engine.connect()
+            _SCHEMA.create_all(self._db)
+            self._db.commit()
+        except (OSError, sa.exc.SQLAlchemyError) as error:
+            cause = getattr(error, "orig", error)
+            raise Failure(
+                f"cannot open the resource store in {folder}: {cause}; check its owner and free space"
+            ) from None
+
+    def close(self) -> None:
+        self._db.close()
+        self._engine.dispose()
+
+    def find(self, kind: str | None = None, namespace: str | None = None) -> list[Resource]:
+        """Resources, sorted by kind, namespace and name."""
+        query = sa.select(_RESOURCES.c.manifest).where(_RESOURCES.c.manifest.is_not(None))
+        if kind is not None:
+            query = query.where(_RESOURCES.c.kind == kind)
+        if namespace is not None:
+            query = query.where(_RESOURCES.c.namespace == namespace)
+        order = query.order_by(_RESOURCES.c.kind, _RESOURCES.c.namespace, _RESOURCES.c.name)
+        with self._transaction(write=False):
+            return [_load(text) for text in self._db.execute(order).scalars()]
+
+    def get(self, key: Key) -> Resource | None:
+        """The resource, or None."""
+        with self._transaction(write=False):
+            text = self._db.execute(sa.select(_RESOURCES.c.manifest).where(*_is(key))).scalar()
+        return _load(text) if text else None
+
+    def apply(self, resources: Sequence[Resource]) -> list[str]:
+        """Take what users wrote; what controllers filled in stays. All or nothing.
+
+        Returns: per resource `created`, `configured` or `unchanged`.
+        """
+        outcomes: list[str] = []
+
+        def merge(existing: list[Resource]) -> Update:
+            known = {one.key: one for one in existing}
+            put = []
+            for wanted in resources:
+                old = known.get(wanted.key)
+                new = wanted if old is None else adopt(old, wanted)
+                known[wanted.key] = new
+                outcomes.append("created" if old is None else "unchanged" if new == old else "configured")
+                if outcomes[-1] != "unchanged":
+                    put.append(new)
+            return Update(tuple(put))
+
+        self.update(merge)
+        return outcomes
+
+    def update(self, change: Callable[[list[Resource]], Update]) -> Update:
+        """Read everything, decide with `change`, write the outcome: one transaction that no other writer enters."""
+        with self._transaction(write=True):
+            texts = self._db.execute(
+                sa.select(_RESOURCES.c.manifest)
+                .where(_RESOURCES.c.manifest.is_not(None))
+                .order_by(_RESOURCES.c.kind, _RESOURCES.c.namespace, _RESOURCES.c.name)
+            ).scalars()
+            update = change([_load(text) for text in texts])
+            revision = self._revision()
+            for resource in update.put:
+                revision += 1
+                self._write(resource.key, revision, _dump(resource, revision))
+            for key in update.delete:
+                revision += 1
+                self._write(key, revision, None)
+        if update:
+            self._ring()
+        return update
+
+    def delete(self, keys: Iterable[Key]) -> int:
+        """Forget resources; returns how many there were."""
+        doomed = set(keys)
+
+        def pick(existing: list[Resource]) -> Update:
+            return Update(delete=tuple(one.key for one in existing if one.key in doomed))
+
+        return len(self.update(pick).delete)
+
+    def changes(self, since: int) -> Changes:
+        """Everything that changed after revision `since`, each resource once, in order."""
+        query = sa.select(_RESOURCES).where(_RESOURCES.c.revision > since).order_by(_RESOURCES.c.revision)
+        with self._transaction(write=False):
+            rows = self._db.execute(query).all()
+        return Changes(
+            rows[-1].revision if rows else since,
+            tuple(_load(row.manifest) for row in rows if row.manifest),
+            tuple(Key(row.kind, row.namespace, row.name) for row in rows if not row.manifest),
+        )
+
+    async def watch(self, since: int = 0) -> AsyncIterator[Changes]:
+        """Changes after `since`, as they happen; the first ones at once."""
+        rang = asyncio.Event()
+        with _inotify(self._bell) as bell:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(bell, _drain, bell, rang)
+            try:
+                while True:
+                    rang.clear()
+                    if found := self.changes(since):
+                        since = found.revision
+                        yield found
+                    else:
+                        await _rang(rang, RECHECK_S)
+            finally:
+                loop.remove_reader(bell)
+
+    def _revision(self) -> int:
+        return int(self._db.execute(sa.select(sa.func.coalesce(sa.func.max(_RESOURCES.c.revision), 0))).scalar_one())
+
+    def _write(self, key: Key, revision: int, manifest: str | None) -> None:
+        row = {"kind": key.kind, "namespace": key.namespace, "name": key.name}
+        self._db.execute(sa.delete(_RESOURCES).where(*_is(key)))
+        self._db.execute(sa.insert(_RESOURCES).values(**row, revision=revision, manifest=manifest))
+
+    @contextmanager
+    def _transaction(self, write: bool) -> Iterator[None]:
+        try:
+            # IMMEDIATE takes the write lock before reading, so that no decision rests on what another writer replaces.
+            self._db.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+            yield
+            self._db.commit()
+        except sa.exc.SQLAlchemyError as error:
+            raise Failure(f"resource store: {getattr(error, 'orig', error)}") from error
+        finally:
+            self._db.rollback()
+
+    def _ring(self) -> None:
+        with self._bell.open("w") as bell:
+            bell.write("\n")
+
+
+def adopt(old: Resource, wanted: Resource) -> Resource:
+    """`wanted` with what only controllers write taken from `old`."""
+    new = changed(wanted, metadata=changed(wanted.metadata, uid=old.metadata.uid))
+    if isinstance(old, Pod) and isinstance(new, Pod):
+        placed = changed(new.spec, node_name=old.spec.node_name) if old.spec.node_name else new.spec
+        return changed(new, spec=placed, status=old.status)
+    if isinstance(old, Deployment) and isinstance(new, Deployment):
+        return changed(new, status=old.status)
+    if isinstance(old, Service) and isinstance(new, Service) and not new.spec.cluster_ip and not old.headless:
+        spec = changed(new.spec, cluster_ip=old.spec.cluster_ip, cluster_ips=old.spec.cluster_ips)
+        return changed(new, spec=spec)
+    return new
+
+
+def _is(key: Key) -> tuple[sa.ColumnElement[bool], ...]:
+    columns = _RESOURCES.c
+    return (columns.kind == key.kind, columns.namespace == key.namespace, columns.name == key.name)
+
+
+def _load(text: str) -> Resource:
+    return parse_manifest(json.loads(text), "resource store")
+
+
+def _dump(resource: Resource, revision: int) -> str:
+    """The stored form; a resource gets its uid when it is first written, made from its key and that revision."""
+    if not resource.metadata.uid:
+        uid = str(uuid.uuid5(uuid.NAMESPACE_URL, f"flowscope:{resource.key}:{revision}"))
+        resource = changed(resource, metadata=changed(resource.metadata, uid=uid))
+    return json.dumps(resource.dump())
+
+
+def _prepare(connection: Any, _record: object) -> None:
+    # Transactions begin where we say so, not where the driver guesses.
+    connection.isolation_level = None
+    # A reader never waits for a writer; an application crash loses nothing, a power cut may lose the last change.
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+async def _rang(rang: asyncio.Event, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await rang.wait()
+    except TimeoutError:
+        return
+
+
+_IN_CLOSE_WRITE: Final = 0x8
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def _inotify(path: Path) -> Iterator[int]:
+    """A descriptor that becomes readable when `path` was written. Source: inotify(7)."""
+    descriptor = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if descriptor < 0:
+        raise Failure(f"inotify: {os.strerror(ctypes.get_errno())}; raise fs.inotify.max_user_instances")
+    try:
+        if _libc.inotify_add_watch(descriptor, os.fsencode(path), _IN_CLOSE_WRITE) < 0:
+            raise Failure(f"cannot watch {path}: {os.strerror(ctypes.get_errno())}")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _drain(descriptor: int, rang: asyncio.Event) -> None:
+    rang.set()
+    try:
+        while os.read(descriptor, 65536):
+            pass
+    except BlockingIOError:
+        return
