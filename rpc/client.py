@@ -63,6 +63,7 @@ class Channel:
         self._user_agent = user_agent
         self._http2: Connection | None = None
         self._connecting = asyncio.Lock()
+        self._down = asyncio.Event()
 
     async def __aenter__(self) -> Channel:
         return self
@@ -74,9 +75,15 @@ class Channel:
         """Connect now, if not connected. Raises: RpcError UNAVAILABLE, with Go's text."""
         await self._connection()
 
+    async def disconnected(self) -> None:
+        """Until there is no connection (any more)."""
+        if self.state == "ready":
+            await self._down.wait()
+
     async def close(self) -> None:
-        """Hang up; open streams end with UNAVAILABLE."""
+        """Hang up; open streams end with CANCELLED."""
         self.state = "closed"
+        self._down.set()
         if self._http2 is not None:
             self._http2.leave()
 
@@ -109,8 +116,19 @@ class Channel:
             raise RpcError(Status.INTERNAL, f"expected one reply message, got {len(bodies)}")
         return parse(reply, bodies[0])
 
-    def stream(self, path: str, request: Message, *, metadata: Metadata = (), timeout_s: float | None = None) -> Stream:
-        """A server-streaming call; use it with `async with`, which cancels what was not read."""
+    def stream(
+        self,
+        path: str,
+        request: Message,
+        *,
+        metadata: Metadata = (),
+        timeout_s: float | None = None,
+        window: int = 0,
+    ) -> Stream:
+        """A server-streaming call; use it with `async with`, which cancels what was not read.
+
+        window  bytes that may wait here unread, when more than the channel's `stream_window`.
+        """
         headers = [
             (":method", "POST"),
             (":scheme", "http" if self.tls is None else "https"),
@@ -124,7 +142,7 @@ class Channel:
         ]
         if timeout_s is not None:
             headers.append(("grpc-timeout", f"{max(1, round(timeout_s * 1000))}m"))
-        return Stream(self._connection, headers, frame(request))
+        return Stream(self._connection, headers, frame(request), window)
 
     def _authority(self) -> str:
         if self.tls is not None and self.tls.server_name:
@@ -144,6 +162,7 @@ class Channel:
                         self.state = "failed"
                     raise
                 self.state = "ready"
+                self._down.clear()
             return self._http2
 
     async def _open(self) -> Connection:
@@ -203,6 +222,7 @@ class Channel:
     def _lost(self) -> None:
         if self.state == "ready":
             self.state = "failed"
+            self._down.set()
 
 
 async def _connected(loop: asyncio.AbstractEventLoop, family: int, address: object) -> socket.socket:
@@ -228,14 +248,19 @@ def _unavailable(what: str) -> RpcError:
 
 
 class Stream:
-    """One server-streaming call. Iterate once, over batches or with `messages`."""
+    """One server-streaming call. Iterate over batches or `messages`; or `open` it and `take` what there is."""
 
     def __init__(
-        self, connection: Callable[[], Awaitable[Connection]], headers: list[tuple[str, str]], request: bytes
+        self,
+        connection: Callable[[], Awaitable[Connection]],
+        headers: list[tuple[str, str]],
+        request: bytes,
+        window: int,
     ) -> None:
         self._connect = connection
         self._request_headers = headers
         self._request = request
+        self._window = window
         self._incoming: Incoming | None = None
 
     async def __aenter__(self) -> Stream:
@@ -256,16 +281,43 @@ class Stream:
         """Trailing metadata; empty until the call has ended."""
         return {} if self._incoming is None else self._incoming.trailers
 
+    @property
+    def ended(self) -> bool:
+        """Nothing more arrives; what arrived can still be taken, then `check` tells how it ended."""
+        return self._incoming is not None and self._incoming.ended
+
+    async def open(self, on_news: Callable[[], None] | None = None) -> None:
+        """Connect and send the request. Raises: RpcError UNAVAILABLE.
+
+        on_news  called whenever something arrived or the stream ended.
+        """
+        if self._incoming is None:
+            connection = await self._connect()
+            self._incoming = connection.request(self._request_headers, self._request, self._window)
+            self._incoming.on_news = on_news
+
     async def start(self) -> Mapping[str, str]:
         """Send the request and wait for the response metadata. Raises: RpcError."""
-        incoming = await self._open()
+        incoming = await self._opened()
         while not incoming.headers and not incoming.ended:
             await incoming.wait()
+        if not incoming.headers:
+            incoming.check()
         return incoming.headers
+
+    def take(self) -> Batch | None:
+        """All whole messages that have arrived; None when there is none."""
+        return None if self._incoming is None else self._incoming.take()
+
+    def check(self) -> None:
+        """Raises: RpcError when the stream ended with an error."""
+        if self._incoming is not None:
+            self._incoming.check()
 
     def cancel(self) -> None:
         """Tell the server to stop, if it has not ended by itself."""
         if self._incoming is not None:
+            self._incoming.on_news = None
             self._incoming.cancel()
 
     def __aiter__(self) -> AsyncIterator[Batch]:
@@ -278,7 +330,7 @@ class Stream:
                 yield parse(reply, body)
 
     async def _batches(self) -> AsyncIterator[Batch]:
-        incoming = await self._open()
+        incoming = await self._opened()
         while True:
             batch = incoming.take()
             if batch is not None:
@@ -289,10 +341,9 @@ class Stream:
             else:
                 await incoming.wait()
 
-    async def _open(self) -> Incoming:
-        if self._incoming is None:
-            connection = await self._connect()
-            self._incoming = connection.request(self._request_headers, self._request)
+    async def _opened(self) -> Incoming:
+        await self.open()
+        assert self._incoming is not None
         return self._incoming
 
 

@@ -111,6 +111,7 @@ class Incoming:
         "error",
         "headers",
         "id",
+        "on_news",
         "room",
         "trailers",
     )
@@ -130,13 +131,15 @@ class Incoming:
         self._wanted = PREFIX_SIZE
         """Bytes that the first message needs to be complete, as far as known."""
         self._news = asyncio.Event()
+        self.on_news: Callable[[], None] | None = None
+        """Called whenever something arrived or the stream ended, for whoever waits for several streams at once."""
 
     def feed(self, data: memoryview) -> None:
         """Payload of a DATA frame; the caller has counted it against the window."""
         self._chunks.append(data)
         self._size += len(data)
         if self._size >= self._wanted:
-            self._news.set()
+            self._tell()
         else:
             # A message larger than the window: nobody takes it before it is complete, so make room for its rest.
             self._make_room()
@@ -170,13 +173,13 @@ class Incoming:
     def answer(self, headers: dict[str, str]) -> None:
         """Response headers arrived."""
         self.headers = headers
-        self._news.set()
+        self._tell()
 
     def fail(self, error: RpcError) -> None:
         """End with `error`, unless ended already. What arrived before can still be taken."""
         if not self.ended:
             self.ended, self.error = True, error
-        self._news.set()
+        self._tell()
 
     def refuse(self, error: RpcError) -> None:
         """End with `error` and tell the server to stop."""
@@ -184,7 +187,7 @@ class Incoming:
         if not self.ended:
             self._connection.reset(self.id)
         self.ended, self.error = True, error
-        self._news.set()
+        self._tell()
 
     def finish(self) -> None:
         """The server ended the stream; its status is in the trailers, or in the headers when there are only those."""
@@ -197,7 +200,7 @@ class Incoming:
         if code is not Status.OK:
             self.fail(RpcError(code, unquote(fields.get("grpc-message", ""))))
         self.ended = True
-        self._news.set()
+        self._tell()
 
     def check(self) -> None:
         """Raise what the stream ended with, if that is not OK."""
@@ -212,7 +215,12 @@ class Incoming:
         if not self.ended:
             self.ended = True
             self._connection.reset(self.id)
-            self._news.set()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        if self.on_news is not None:
+            self.on_news()
 
     def _make_room(self) -> None:
         # Many small updates cost both sides more than they help; half a window keeps a server sending.
@@ -266,16 +274,22 @@ class Connection(asyncio.Protocol):
         """Until the server has proved that it speaks HTTP/2. Raises: RpcError UNAVAILABLE."""
         await self._greeted
 
-    def request(self, headers: list[tuple[str, str]], body: bytes) -> Incoming:
-        """Start a call with one request message. Raises: RpcError UNAVAILABLE."""
+    def request(self, headers: list[tuple[str, str]], body: bytes, window: int = 0) -> Incoming:
+        """Start a call with one request message.
+
+        window  bytes that may wait unread, when more than the connection's default for streams.
+        Raises: RpcError UNAVAILABLE.
+        """
         number = self._http2.get_next_available_stream_id()
         try:
             self._http2.send_headers(number, headers)
         except h2.exceptions.ProtocolError as error:
             raise RpcError(Status.UNAVAILABLE, f"transport: {error}") from error
-        incoming = self._streams[number] = Incoming(self, number, self._stream_window)
+        incoming = self._streams[number] = Incoming(self, number, max(window, self._stream_window))
         self._unsent[number] = memoryview(body)
         self._send_bodies()
+        if window > self._stream_window:
+            self.grant(number, window - self._stream_window)
         return incoming
 
     def grant(self, number: int, count: int) -> None:
