@@ -501,7 +501,7 @@ def parse_manifest(manifest: object, where: str = "manifest", namespace: str = "
     try:
         resource = kind.model.model_validate(manifest)
     except ValidationError as error:
-        raise InvalidResource(f"{where} ({_title(name, manifest)}): {_first_error(error)}") from None
+        raise InvalidResource(f"{where} ({_title(name, manifest)}): {first_error(error)}") from None
     wanted = (resource.namespace or namespace) if kind.namespaced else ""
     if wanted == resource.namespace:
         return resource
@@ -543,7 +543,7 @@ def _title(kind: str, manifest: Mapping[str, object]) -> str:
     return f"{kind} {namespace}/{metadata['name']}" if namespace else f"{kind} {metadata['name']}"
 
 
-def _first_error(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
     """`path: what is wrong`, for the first mistake."""
     details = error.errors(include_url=False)[0]
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
