@@ -50,9 +50,7 @@ class Selected:
     rows: Rows
     """To be sent, in order. May be a view of the ring: use it before the ring is written again."""
     ended: bool
-    """Nothing comes after `rows`."""
-    idle: bool
-    """Everything stored has been looked at; wait for new rows before asking again."""
+    """Nothing comes after `rows`. Otherwise wait for new rows before the next step, unless `Selection.behind`."""
 
 
 class Selection:
@@ -95,9 +93,14 @@ class Selection:
         assert self._cursor is not None, "seek first"
         piece = self._cursor.read(limit, self._stop)
         rows, ended = self._select(piece.rows)
-        at_end = self._cursor.position >= (self._ring.head if self._stop is None else self._stop)
         missed = piece.missed if self._send_lost else 0
-        return Selected(missed, rows, ended or (at_end and self._stop is not None), at_end)
+        return Selected(missed, rows, ended or (self._stop is not None and not self.behind))
+
+    @property
+    def behind(self) -> bool:
+        """There is something to look at now."""
+        assert self._cursor is not None, "seek first"
+        return self._cursor.position < (self._ring.head if self._stop is None else self._stop)
 
     def _select(self, rows: Rows) -> tuple[Rows, bool]:
         window = self._window

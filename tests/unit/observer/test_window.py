@@ -52,7 +52,7 @@ def collect(ring: Ring, window: Window, filtered: bool = False, kind: Kind = Kin
     while True:
         selected = selection.step(limit)
         got += selected.rows["seq"].tolist()
-        if selected.ended or selected.idle:
+        if selected.ended or not selection.behind:
             return got
 
 
@@ -192,7 +192,7 @@ def test_a_follower_goes_on_with_what_comes_later_and_is_never_limited() -> None
     ring.append(flow_rows([20, 21, 22]))
     selected = selection.step(10)
     assert selected.rows["seq"].tolist() == [20, 21, 22]
-    assert selected.idle
+    assert not selection.behind
     assert not selected.ended
 
 
@@ -200,7 +200,7 @@ def test_a_follower_on_an_empty_ring_gets_the_first_event() -> None:
     ring = Ring(7)
     selection = Selection(ring, Window(follow=True))
     list(selection.seek())
-    assert selection.step(10).idle
+    assert not selection.behind
     ring.append(flow_rows([1]))
     assert selection.step(10).rows["ts_ns"].tolist() == [1]
 

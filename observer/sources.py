@@ -1,0 +1,183 @@
+"""Where events come from: the kernel's perf rings, or a recording.
+
+In:        perf.py's reader, or a file in the form of recording.py.
+Out:       items, one per call, to the reader thread.
+Elsewhere: pipeline.py owns the thread that calls; recorder.py writes what was read to a file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol
+
+import numpy as np
+import structlog
+
+from model.events import EventBatch
+from observer.recording import Gap, Hello, Item, JsonRecords, NotARecording, Recording, State
+from service.failure import Failure
+
+log = structlog.get_logger(component="source")
+
+PAUSE_S: Final = 0.05
+"""The longest that a source sleeps before it lets its thread look whether it should stop."""
+
+
+class Source(Protocol):
+    """Delivers items to the one thread that owns it."""
+
+    patient: bool
+    """Can wait for a full queue; the kernel cannot."""
+    ended: bool
+    """Nothing more will come."""
+
+    def read(self) -> Item | None:
+        """The next item; None when none came for a moment."""
+
+    def close(self) -> None:
+        """Let go of what the source holds."""
+
+
+class Replay:
+    """A recording, at its own pace, faster, or as fast as it can be taken."""
+
+    def __init__(self, path: str, *, speed: float = 1.0, loops: int = 1, original_times: bool = False) -> None:
+        """
+        speed           1: as recorded; 10: ten times as fast; 0: as fast as possible.
+        loops           how often to play it; 0: again and again.
+        original_times  keep the recorded times instead of telling the present ones.
+        Raises: Failure when the file cannot be read or is no recording, or a number is negative.
+        """
+        if speed < 0 or loops < 0:
+            raise Failure(f"replay speed and loops cannot be negative, got {speed:g} and {loops}")
+        self.patient = speed == 0
+        self.ended = False
+        self._path = Path(path)
+        self._speed = speed
+        self._loops_left = loops or -1
+        self._original_times = original_times
+        self._file, self._recording = self._open()
+        self._items: Iterator[Item] = iter(self._recording)
+        self._next: Item | None = None
+        self._clock = _Clock(speed)
+        self._events = 0
+
+    def preview(self) -> tuple[Hello | None, State | None]:
+        """The node and the first state that the recording tells of; read from the file, without disturbing it."""
+        hello: Hello | None = None
+        file, recording = self._open()
+        with file:
+            for item in recording:
+                if isinstance(item, Hello):
+                    hello = hello or item
+                elif isinstance(item, State):
+                    return hello, item
+                elif isinstance(item, EventBatch | JsonRecords):
+                    break
+        return hello, None
+
+    def read(self) -> Item | None:
+        """The next item when it is due; None when it is not due yet or the recording has ended."""
+        if self._next is None:
+            self._next = next(self._items, None)
+        if self._next is None:
+            self._finish_lap()
+            return None
+        item = self._next
+        wait_s = self._clock.wait_s(_span(item))
+        if wait_s > 0:
+            time.sleep(min(wait_s, PAUSE_S))
+            if wait_s > PAUSE_S:
+                return None
+        self._next = None
+        if isinstance(item, EventBatch):
+            self._events += len(item)
+        return item if self._original_times else self._clock.retimed(item)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _open(self) -> tuple[BinaryIO, Recording]:
+        try:
+            file = self._path.open("rb")
+        except OSError as error:
+            raise Failure(f"cannot replay {self._path}: {error.strerror}") from error
+        try:
+            return file, Recording(file)
+        except NotARecording as error:
+            file.close()
+            raise Failure(f"cannot replay {self._path}: {error}; make one with --record") from error
+        except OSError as error:
+            file.close()
+            raise Failure(f"cannot replay {self._path}: {error.strerror}") from error
+
+    def _finish_lap(self) -> None:
+        if self._recording.cut is not None:
+            log.warning("recording ends early", file=str(self._path), where=self._recording.cut, events=self._events)
+        self._loops_left -= 1
+        # A recording without events would make an endless loop spin.
+        if self._loops_left == 0 or not self._events:
+            self.ended = True
+            log.info("replay ended", file=str(self._path), events=self._events)
+            return
+        self._file.close()
+        self._file, self._recording = self._open()
+        self._items = iter(self._recording)
+        self._clock = _Clock(self._speed)
+
+
+class _Clock:
+    """Maps recorded times to present ones. Starts with the first item that has a time."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._recorded_ns: int | None = None
+        self._present_ns = 0
+
+    def wait_s(self, span: tuple[int, int] | None) -> float:
+        """Seconds until an item with these first and last times is due: when its last event has happened."""
+        if span is None or self._speed == 0:
+            return 0.0
+        if self._recorded_ns is None:
+            self._recorded_ns, self._present_ns = span[0], time.time_ns()
+        due_ns = self._present_ns + (span[1] - self._recorded_ns) / self._speed
+        return (due_ns - time.time_ns()) / 1e9
+
+    def retimed(self, item: Item) -> Item:
+        """The same item, as if it happened now."""
+        match item:
+            case EventBatch():
+                lost = tuple(replace(one, time_ns=self._present(one.time_ns)) for one in item.lost)
+                return replace(item, times_ns=self._present_all(item.times_ns), lost=lost)
+            case JsonRecords() | Gap():
+                return replace(item, time_ns=self._present(item.time_ns))
+            case _:
+                return item
+
+    def _present(self, recorded_ns: int) -> int:
+        return int(self._present_all(np.array([recorded_ns], np.int64))[0])
+
+    def _present_all(self, recorded_ns: np.ndarray) -> np.ndarray:
+        if self._speed == 0 or self._recorded_ns is None:
+            return np.full(len(recorded_ns), time.time_ns(), np.int64)
+        past = recorded_ns - self._recorded_ns
+        if self._speed != 1:
+            past = (past / self._speed).astype(np.int64)
+        return self._present_ns + past
+
+
+def _span(item: Item) -> tuple[int, int] | None:
+    """First and last time of an item, ns since the epoch; None when it has none."""
+    match item:
+        case EventBatch() if len(item):
+            return int(item.times_ns[0]), int(item.times_ns[-1])
+        case EventBatch() if item.lost:
+            return item.lost[0].time_ns, item.lost[-1].time_ns
+        case JsonRecords() | Gap():
+            return item.time_ns, item.time_ns
+        case _:
+            return None
