@@ -1,49 +1,60 @@
-"""IP addresses as numbers, the form in which rows and look-ups have them.
+"""Text of addresses, in the form that flows carry, and back.
 
-In:        text, packet bytes.
-Out:       `Address`, its halves for a row, its text.
-Elsewhere: the columns of a row are described in row.py.
+In:        halves of 128-bit numbers as rows have them, six bytes, text.
+Out:       canonical text (Go's netip form), numbers.
+Elsewhere: address.py has addresses as look-ups need them; filters compare the numbers of rows.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from functools import lru_cache
-from typing import Final, NamedTuple
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from typing import Final
 
-LOW_HALF: Final = 0xFFFF_FFFF_FFFF_FFFF
-MAPPED: Final = 0xFFFF << 32
-"""::ffff:0:0, the prefix of IPv4-mapped IPv6 addresses (RFC 4291, section 2.5.5.2)."""
+from model.row import IPV4, IPV6
 
-
-class Address(NamedTuple):
-    """An IP address. Two families can have the same number, so the version is part of it."""
-
-    version: int
-    """4 or 6."""
-    number: int
-
-    def unmapped(self) -> Address:
-        """The IPv4 address that an IPv4-mapped IPv6 address stands for; others as they are."""
-        if self.version == 6 and self.number >> 32 == MAPPED >> 32:
-            return Address(4, self.number & 0xFFFF_FFFF)
-        return self
-
-    def __str__(self) -> str:
-        """Canonical text (RFC 5952); an IPv4-mapped address reads as the IPv4 address."""
-        address = self.unmapped()
-        if address.version == 4:
-            return str(ipaddress.IPv4Address(address.number))
-        return str(ipaddress.IPv6Address(address.number))
+_MAPPED: Final = 0xFFFF
+"""Bits 32 to 47 of an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2)."""
 
 
-@lru_cache(maxsize=16_384)
-def parse_address(text: str) -> Address | None:
-    """The address that `text` is; None when it is none. A zone (`%eth0`) makes it none."""
+def address_text(hi: int, lo: int, version: int) -> str:
+    """Canonical text of an address (RFC 5952); `version` tells `::1` from 0.0.0.1."""
+    if version == IPV4:
+        return f"{lo >> 24 & 255}.{lo >> 16 & 255}.{lo >> 8 & 255}.{lo & 255}"
+    if hi == 0 and lo >> 32 == 0:
+        # inet_ntop writes the low half of these with dots, which RFC 4291 calls deprecated and Go does not do.
+        return _low_ipv6_text(lo)
+    if hi == 0 and lo >> 32 == _MAPPED:
+        return f"::ffff:{address_text(0, lo & 0xFFFFFFFF, IPV4)}"
+    return inet_ntop(AF_INET6, hi.to_bytes(8, "big") + lo.to_bytes(8, "big"))
+
+
+def parse_address_text(text: str) -> tuple[int, int, int] | None:
+    """Version, high half and low half of an address in any accepted spelling; None when it is not one."""
     try:
-        address = ipaddress.ip_address(text)
+        if ":" in text:
+            packed = inet_pton(AF_INET6, text)
+            return IPV6, int.from_bytes(packed[:8], "big"), int.from_bytes(packed[8:], "big")
+        return IPV4, 0, int.from_bytes(inet_pton(AF_INET, text), "big")
+    except (OSError, ValueError):  # ValueError: a NUL or a lone surrogate in the text
+        return None
+
+
+def mac_text(mac: bytes) -> str:
+    """Lower-case colon form of six bytes."""
+    return mac.hex(":")
+
+
+def parse_mac(text: str) -> bytes | None:
+    """The six bytes of a MAC address in exactly the form of `mac_text`; None for every other text."""
+    try:
+        mac = bytes.fromhex(text.replace(":", ""))
     except ValueError:
         return None
-    if "%" in text:
-        return None
-    return Address(address.version, int(address))
+    return mac if len(mac) == 6 and mac_text(mac) == text else None
+
+
+def _low_ipv6_text(low: int) -> str:
+    words = (low >> 16, low & 0xFFFF)
+    if words[0]:
+        return f"::{words[0]:x}:{words[1]:x}"
+    return f"::{words[1]:x}" if words[1] else "::"
