@@ -1,0 +1,77 @@
+"""The web server: one page, its files, one WebSocket.
+
+In:        HTTP requests of browsers that security.Guard lets through.
+Out:       the page; live.Page speaks over the WebSocket.
+Elsewhere: hub.py has the flows; main.py runs this under uvicorn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+import structlog
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+
+from ui.hub import Hub
+from ui.live import BadMessage, Page, Wish
+
+log = structlog.get_logger().bind(component="ui")
+
+STATIC: Final = Path(__file__).parent / "static"
+PROTOCOL_ERROR: Final = 1002
+TRY_AGAIN_LATER: Final = 1013
+
+
+def create_app(hub: Hub, most_clients: int) -> FastAPI:
+    """The application; `hub` is fed by feed.py."""
+    app = FastAPI(title="Flowscope", docs_url=None, redoc_url=None, openapi_url=None)
+    clients: set[WebSocket] = set()
+
+    @app.get("/")
+    async def index() -> FileResponse:
+        return FileResponse(STATIC / "index.html")
+
+    @app.get("/healthz")
+    async def health() -> dict[str, object]:
+        return {"relay": "connected" if hub.connected else hub.relay_text, "flows": len(hub.ring)}
+
+    @app.websocket("/api/live")
+    async def live(socket: WebSocket) -> None:
+        await socket.accept()
+        if len(clients) >= most_clients:
+            await socket.close(TRY_AGAIN_LATER, "too many open pages; raise --clients")
+            return
+        clients.add(socket)
+        try:
+            await serve_page(socket, hub)
+        finally:
+            clients.discard(socket)
+
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    return app
+
+
+async def serve_page(socket: WebSocket, hub: Hub) -> None:
+    """Talk to one page until it goes away."""
+    page = Page(hub, socket.send_text)
+    pushing = asyncio.create_task(page.run(), name="push")
+    try:
+        while True:
+            listening = asyncio.create_task(socket.receive_text(), name="listen")
+            await asyncio.wait({listening, pushing}, return_when=asyncio.FIRST_COMPLETED)
+            if pushing.done():
+                listening.cancel()
+                return await pushing
+            page.wish(Wish.parse(listening.result()))
+    except (WebSocketDisconnect, RuntimeError):
+        # Starlette raises RuntimeError when a message is sent to a page that has just gone.
+        return None
+    except BadMessage as error:
+        log.warning("page sent a bad message", error=str(error))
+        await socket.close(PROTOCOL_ERROR, str(error)[:120])
+    finally:
+        pushing.cancel()
