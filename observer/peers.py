@@ -21,10 +21,6 @@ from rpc.status import RpcError, Status
 LARGEST_BACKLOG: Final = 65_536
 """Notifications kept for one client."""
 
-ADDED: Final = peer_pb2.PEER_ADDED
-DELETED: Final = peer_pb2.PEER_DELETED
-UPDATED: Final = peer_pb2.PEER_UPDATED
-
 
 @dataclass(frozen=True, slots=True)
 class PeerEntry:
@@ -46,9 +42,9 @@ class Peers:
 
     def set(self, entries: Iterable[PeerEntry]) -> None:
         """These are the nodes now; subscribers hear what changed. Of entries with one name the last one counts."""
-        entries = {entry.name: entry for entry in entries}
-        changes = changes_between(self._entries, entries)
-        self._entries = entries
+        by_name = {entry.name: entry for entry in entries}
+        changes = changes_between(self._entries, by_name)
+        self._entries = by_name
         for subscriber in self._subscribers:
             subscriber.add(changes)
 
@@ -89,13 +85,13 @@ class Subscriber:
 
 def changes_between(old: dict[str, PeerEntry], new: dict[str, PeerEntry]) -> list[peer_pb2.ChangeNotification]:
     """The notifications that turn one set of nodes into the other. A renamed node is deleted and added."""
-    gone = [_notification(entry, DELETED) for name, entry in old.items() if name not in new]
-    added = [_notification(entry, ADDED) for name, entry in new.items() if name not in old]
-    updated = [_notification(entry, UPDATED) for name, entry in new.items() if old.get(name, entry) != entry]
+    gone = [_notification(entry, "PEER_DELETED") for name, entry in old.items() if name not in new]
+    added = [_notification(entry, "PEER_ADDED") for name, entry in new.items() if name not in old]
+    updated = [_notification(entry, "PEER_UPDATED") for name, entry in new.items() if old.get(name, entry) != entry]
     return gone + added + updated
 
 
-def _notification(entry: PeerEntry, change: peer_pb2.ChangeNotificationType.ValueType) -> peer_pb2.ChangeNotification:
+def _notification(entry: PeerEntry, change: str) -> peer_pb2.ChangeNotification:
     notification = peer_pb2.ChangeNotification(name=entry.name, address=entry.address, type=change)
     if entry.server_name:
         notification.tls.server_name = entry.server_name

@@ -67,7 +67,7 @@ class Pipeline:
         self._namespaces = namespaces
         self._recorder = recorder
         self._ready = asyncio.Event()
-        self._feed = Feed(queue_events, lambda: self._loop.call_soon_threadsafe(self._ready.set))
+        self._feed = Feed(queue_events, self._call_loop)
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
@@ -131,6 +131,9 @@ class Pipeline:
         self.bell.ring()
 
     # On the reader thread.
+
+    def _call_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._ready.set)
 
     def _read(self, source: Source) -> None:
         try:

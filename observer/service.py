@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from model.columns import to_arrow_ipc
 
 from model.encode import Encoder
 from model.mask import FieldMask
@@ -170,6 +169,9 @@ class ColumnsService(Service):
         await _stream(self._shared, selection, self._frame, call, COLUMN_ROWS, COLUMN_GAP_S)
 
     def _frame(self, rows: Rows) -> bytes:
+        # Arrow is the largest library here; who never asks for columns does not pay for it.
+        from model.columns import to_arrow_ipc
+
         return frame(columns_pb2.ColumnsResponse(batch=to_arrow_ipc(rows, self._shared.ring.tables)))
 
 
