@@ -8,8 +8,9 @@ Elsewhere: loader.py talks to libbpf; maps.py knows the layouts; the programs ar
 What the caller prepares, in the node's network namespace:
 
     cilium_host    one end of a veth pair (`cilium_host`, `cilium_net`), up, ARP off on both ends. Carries the router
-                   address (IPv4 /32, IPv6 /128) and is the route to all pods: `10.244.0.0/16 dev cilium_host src ROUTER`.
-                   Packets of the node to pods, local and remote, leave through it. attach_host().
+                   address (IPv4 /32, IPv6 /128) and is the route to all pods:
+                   `ip route add 10.244.0.0/16 dev cilium_host src ROUTER`. Packets of the node to pods, local and
+                   remote, leave through it. attach_host().
     cilium_vxlan   vxlan in external (metadata) mode, UDP port 8472, up, no address. attach_overlay().
     eth0, ...      the node's own devices. attach_netdev().
     lxc...         the host side of a pod's veth, up, no address. attach_endpoint().
@@ -36,16 +37,53 @@ address too); set_ipcache() for every pod, node, router address and prefix of th
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Final, Self
+
+import numpy as np
+
+from bpf import maps
+from bpf.devices import Hook, NodeNamespace
+from bpf.loader import DEFAULT_BPFFS, BpfError, Map, Program, ensure_bpffs, load_object, require_kernel
 
 Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
+
+OBJECTS: Final = Path(__file__).parent / "build"
+PROGRAM_FILES: Final = {
+    "from_container": "tc_from_container.bpf.o",
+    "to_container": "tc_to_container.bpf.o",
+    "endpoint_ingress": "tail_endpoint_ingress.bpf.o",
+    "from_overlay": "tc_from_overlay.bpf.o",
+    "to_overlay": "tc_to_overlay.bpf.o",
+    "from_host": "tc_from_host.bpf.o",
+    "from_netdev": "tc_from_netdev.bpf.o",
+    "to_netdev": "tc_to_netdev.bpf.o",
+}
+MAP_NAMES: Final = (
+    maps.EVENTS,
+    maps.EVENT_STATS,
+    maps.METRICS,
+    maps.CONFIG,
+    maps.ENDPOINTS,
+    maps.INTERFACES,
+    maps.CALL_POLICY,
+    maps.IPCACHE,
+    maps.FRAGMENTS,
+    *maps.CONNTRACK,
+)
+ZERO_KEY: Final = bytes(4)
+VXLAN_PORT: Final = 8472
+ALL_TCP_FLAGS: Final = 0xFF
+DEFAULT_INTERVAL_S: Final = 5
 
 
 class Aggregation(IntEnum):
@@ -63,7 +101,12 @@ class Aggregation(IntEnum):
 
         Raises: ValueError for anything else.
         """
-        raise NotImplementedError
+        words = {"": 0, "none": 0, "disabled": 0, "lowest": 1, "low": 2, "medium": 3, "max": 4, "maximum": 4}
+        words |= {str(level.value): level.value for level in cls}
+        level = words.get(text.strip().lower())
+        if level is None:
+            raise ValueError(f"aggregation is none, lowest, low, medium, max or 0 to 4, got {text!r}")
+        return cls(level)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,13 +155,30 @@ class EventCounters:
     """Part of `emitted` that the kernel could not store."""
     no_reader: int
     """Events nobody could take: no observer was attached."""
+    failed: int
+    """Events that could not be sent for another reason; 0 unless something is broken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacketCounter:
+    """Packets counted by the programs, over all CPUs (spec/events.md, section 14)."""
+
+    reason: int
+    """0 forwarded, 3 arrived, 130 and above: drop reason."""
+    direction: int
+    """1 ingress, 2 egress."""
+    line: int
+    """Of a drop: where it was decided, in `file`."""
+    file: str
+    packets: int
+    bytes: int
 
 
 class Datapath:
     """Programs and maps of one node, pinned below `<bpffs>/flowscope/<node>/`.
 
     `netns` is where the node's devices live: a name below /run/netns, a path, or None for the caller's own.
-    Every method raises loader.BpfError with one line that names the thing and the remedy.
+    Every method raises loader.BpfError with one line that names the thing and the remedy. Not for several threads.
     """
 
     def __init__(
@@ -126,21 +186,48 @@ class Datapath:
         node: str,
         *,
         netns: str | None = None,
-        bpffs: Path = Path("/sys/fs/bpf"),
+        bpffs: Path = DEFAULT_BPFFS,
         sizes: MapSizes = MapSizes(),
-        objects: Path | None = None,
+        objects: Path = OBJECTS,
     ) -> None:
-        """Nothing is touched yet; `objects` is the folder of the built programs (default: bpf/build beside this file)."""
-        raise NotImplementedError
+        """Nothing is touched yet; `objects` is the folder of the built programs."""
+        if not node or "/" in node or node.startswith("."):
+            raise ValueError(f"a node's name becomes a folder's name, got {node!r}")
+        self.node = node
+        self._bpffs = bpffs
+        self._sizes = sizes
+        self._objects = objects
+        self._namespace = NodeNamespace(netns)
+        self._maps: dict[str, Map] = {}
+        self._programs: dict[str, Program] = {}
 
     @property
     def pin_dir(self) -> Path:
         """Where this node's maps are pinned; the observer's `--pin-dir`."""
-        raise NotImplementedError
+        return self._bpffs / "flowscope" / self.node
 
     def ensure_loaded(self) -> None:
-        """Mount bpffs if it is not, load and pin programs and maps; what is pinned and current is used again."""
-        raise NotImplementedError
+        """Mount bpffs if it is not, load and pin programs and maps; what is pinned and current is used again.
+
+        Programs of an earlier build go on running on devices until they are attached again.
+        """
+        require_kernel()
+        ensure_bpffs(self._bpffs)
+        # bpffs refuses dots in names.
+        program_dir = self.pin_dir / f"programs-{self._build_id()}"
+        if not self._is_complete(program_dir):
+            self._load(program_dir)
+        for stale in self.pin_dir.glob("programs-*"):
+            if stale != program_dir:
+                shutil.rmtree(stale)
+        self._release()
+        self._programs = {name: Program.pinned(program_dir / name) for name in PROGRAM_FILES}
+        self._maps = {name: Map.pinned(self.pin_dir / name) for name in MAP_NAMES}
+        if not self._config()["monitor_interval_s"]:
+            self.configure(
+                aggregation=Aggregation.MEDIUM, monitor_interval_s=DEFAULT_INTERVAL_S, monitor_flags=ALL_TCP_FLAGS
+            )
+            self._change_config(tunnel_port_be=VXLAN_PORT)
 
     def configure(
         self,
@@ -151,70 +238,309 @@ class Datapath:
         host_endpoint_id: int | None = None,
     ) -> None:
         """Change settings while traffic runs; None keeps the present value (at first: medium, 5 s, all flags, 0)."""
-        raise NotImplementedError
+        wanted = {
+            "aggregation": aggregation,
+            "monitor_interval_s": monitor_interval_s,
+            "monitor_flags": monitor_flags,
+            "host_endpoint_id": host_endpoint_id,
+        }
+        self._change_config(**{name: value for name, value in wanted.items() if value is not None})
 
     def attach_overlay(self, ifname: str) -> None:
         """Put the overlay programs on the vxlan device and send remote pods' traffic through it."""
-        raise NotImplementedError
+        ifindex = self._attach(ifname, ingress="from_overlay", egress="to_overlay")
+        self._change_config(overlay_ifindex=ifindex)
 
     def attach_host(self, ifname: str) -> None:
-        """Put the host programs on cilium_host; packets of pods for the node arrive there."""
-        raise NotImplementedError
+        """Put the host program on cilium_host; packets of pods for the node arrive there."""
+        ifindex = self._attach(ifname, egress="from_host")
+        mac = maps.mac_bytes(self._namespace.mac(ifindex))
+        self._change_config(host_ifindex=ifindex, host_mac=np.frombuffer(mac, np.uint8))
 
     def attach_netdev(self, ifname: str) -> None:
         """Put the device programs on one of the node's own devices (eth0)."""
-        raise NotImplementedError
+        self._attach(ifname, ingress="from_netdev", egress="to_netdev")
 
     def attach_endpoint(self, endpoint: Endpoint) -> None:
         """Make a pod reachable, or update it: programs on its veth, endpoint map. The ipcache is set separately."""
-        raise NotImplementedError
+        if not 1 <= endpoint.endpoint_id <= 65535:
+            raise ValueError(f"an endpoint id is 1 to 65535, got {endpoint.endpoint_id}")
+        ifindex = self._namespace.ifindex(endpoint.ifname)
+        if ifindex is None:
+            raise BpfError(f"attach endpoint {endpoint.endpoint_id}: device {endpoint.ifname} does not exist")
+        self._forget(endpoint.endpoint_id, keep_ifindex=ifindex, keep_addresses=_addresses(endpoint))
+        # The program stands in the array before any packet can look for it, and on the veth last.
+        self._map(maps.INTERFACES).update(ifindex.to_bytes(4, "little"), _interface_info(endpoint))
+        self._map(maps.CALL_POLICY).set_fd(endpoint.endpoint_id, self._program("endpoint_ingress").fd)
+        for address in _addresses(endpoint):
+            self._map(maps.ENDPOINTS).update(_endpoint_key(address), _endpoint_info(endpoint, ifindex))
+        self._attach(endpoint.ifname, ingress="from_container", egress="to_container")
 
     def detach_endpoint(self, endpoint_id: int) -> None:
-        """Forget a pod; its device may be gone already. Unknown ids are fine."""
-        raise NotImplementedError
+        """Forget a pod; its device may be gone already. Unknown ids are fine.
+
+        The programs stay on a device that still exists, and drop what the pod sends from now on.
+        """
+        self._forget(endpoint_id)
+        self._map(maps.CALL_POLICY).delete(endpoint_id.to_bytes(4, "little"))
 
     def endpoints(self) -> dict[int, Endpoint]:
         """Attached endpoints by id, as the maps have them (for an agent that comes back); ifname is "" when gone."""
-        raise NotImplementedError
+        found = {}
+        for ifindex, info in self._interfaces():
+            ipv4, ipv6 = info["ip4"].tobytes(), info["ip6"].tobytes()
+            found[int(info["endpoint_id"])] = Endpoint(
+                endpoint_id=int(info["endpoint_id"]),
+                identity=int(info["identity"]),
+                ifname=self._namespace.ifname(ifindex) or "",
+                pod_mac=maps.mac_text(info["mac"]),
+                host_mac=maps.mac_text(info["host_mac"]),
+                ipv4=IPv4Address(ipv4) if any(ipv4) else None,
+                ipv6=IPv6Address(ipv6) if any(ipv6) else None,
+            )
+        return found
 
     def set_host_addresses(self, addresses: Iterable[Address]) -> None:
         """All addresses of this node that pods may talk to, router addresses included; replaces the earlier set."""
-        raise NotImplementedError
+        wanted = {_endpoint_key(address) for address in addresses}
+        table = self._map(maps.ENDPOINTS)
+        for key, value in table.items():
+            if _one(value, maps.ENDPOINT_INFO)["flags"] & maps.ENDPOINT_HOST and key not in wanted:
+                table.delete(key)
+        info = np.zeros(1, maps.ENDPOINT_INFO)
+        info["flags"] = maps.ENDPOINT_HOST
+        info["identity"] = 1
+        for key in wanted:
+            table.update(key, info.tobytes())
 
     def set_ipcache(self, prefix: Prefix | Address, entry: IpcacheEntry) -> None:
         """Say who owns an address or prefix."""
-        raise NotImplementedError
+        self._map(maps.IPCACHE).update(_ipcache_key(ip_network(prefix)), _ipcache_info(entry))
 
     def delete_ipcache(self, prefix: Prefix | Address) -> None:
         """Forget it; unknown prefixes are fine."""
-        raise NotImplementedError
+        self._map(maps.IPCACHE).delete(_ipcache_key(ip_network(prefix)))
 
     def sync_ipcache(self, entries: Mapping[Prefix, IpcacheEntry]) -> None:
         """Make the ipcache exactly this, changing only what differs."""
-        raise NotImplementedError
+        table = self._map(maps.IPCACHE)
+        wanted = {_ipcache_key(prefix): _ipcache_info(entry) for prefix, entry in entries.items()}
+        present = dict(table.items())
+        for key, value in wanted.items():
+            if present.get(key) != value:
+                table.update(key, value)
+        for key in present.keys() - wanted.keys():
+            table.delete(key)
 
     def ipcache(self) -> dict[Prefix, IpcacheEntry]:
         """What the kernel has."""
-        raise NotImplementedError
+        return dict(_ipcache_entry(key, value) for key, value in self._map(maps.IPCACHE).items())
 
     def event_counters(self) -> EventCounters:
         """Events offered to the perf rings, over all CPUs."""
-        raise NotImplementedError
+        raw = self._map(maps.EVENT_STATS).lookup(ZERO_KEY) or b""
+        per_cpu = np.frombuffer(raw, maps.EVENT_STATS_VALUE)
+        stored, ring_full, no_reader, failed = (
+            int(per_cpu[name].sum()) for name in maps.EVENT_STATS_VALUE.fields or ()
+        )
+        return EventCounters(emitted=stored + ring_full, ring_full=ring_full, no_reader=no_reader, failed=failed)
+
+    def packet_counters(self) -> list[PacketCounter]:
+        """Packets forwarded, arrived and dropped, by reason and place."""
+        keys, values = self._map(maps.METRICS).dump()
+        totals = values.view(maps.METRICS_VALUE)
+        return [
+            PacketCounter(
+                reason=int(key["reason"]),
+                direction=int(key["direction"]),
+                line=int(key["line"]),
+                file=maps.DROP_FILES.get(int(key["file"]), ""),
+                packets=int(per_cpu["count"].sum()),
+                bytes=int(per_cpu["bytes"].sum()),
+            )
+            for key, per_cpu in zip(keys.view(maps.METRICS_KEY)[:, 0], totals, strict=True)
+        ]
 
     def collect_garbage(self) -> int:
-        """Remove expired conntrack entries; returns how many. Call it every few minutes."""
-        raise NotImplementedError
+        """Remove expired conntrack entries; returns how many. Call it every few minutes.
+
+        Correctness does not need it (programs ignore expired entries); memory of busy nodes and reports do.
+        """
+        now_s = int(time.monotonic())
+        removed = 0
+        for name in maps.CONNTRACK:
+            table = self._map(name)
+            keys, values = table.dump()
+            expired = values.view(maps.CT_ENTRY)[:, 0]["lifetime_s"] < now_s
+            removed += table.delete_many(keys[expired])
+        return removed
 
     def unload(self) -> None:
         """Take the programs off every device still there and remove the pins: the node is as if never loaded."""
-        raise NotImplementedError
+        self._namespace.detach_all(frozenset(PROGRAM_FILES))
+        self._release()
+        shutil.rmtree(self.pin_dir, ignore_errors=True)
 
     def close(self) -> None:
         """Close file descriptors; programs, maps and traffic stay."""
-        raise NotImplementedError
+        self._release()
+        self._namespace.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+    # ---- programs ----
+
+    def _build_id(self) -> str:
+        """Changes with the programs, so that an upgrade is loaded and a restart is not."""
+        digest = hashlib.sha256()
+        for file in sorted(PROGRAM_FILES.values()):
+            path = self._objects / file
+            if not path.exists():
+                raise BpfError(f"{path} is missing: run `make -C bpf`")
+            digest.update(path.read_bytes())
+        return digest.hexdigest()[:12]
+
+    def _is_complete(self, program_dir: Path) -> bool:
+        pins = [program_dir / name for name in PROGRAM_FILES] + [self.pin_dir / name for name in MAP_NAMES]
+        return all(pin.exists() for pin in pins)
+
+    def _load(self, program_dir: Path) -> None:
+        # Left half done by a crash, or bound to maps that are gone.
+        shutil.rmtree(program_dir, ignore_errors=True)
+        sizes = {
+            maps.CT4_TCP: self._sizes.conntrack_tcp,
+            maps.CT6_TCP: self._sizes.conntrack_tcp,
+            maps.CT4_ANY: self._sizes.conntrack_any,
+            maps.CT6_ANY: self._sizes.conntrack_any,
+            maps.IPCACHE: self._sizes.ipcache,
+            maps.FRAGMENTS: self._sizes.fragments,
+        }
+        for file in PROGRAM_FILES.values():
+            load_object(self._objects / file, self.pin_dir, program_dir, sizes).close()
+
+    def _attach(self, ifname: str, *, ingress: str | None = None, egress: str | None = None) -> int:
+        ifindex = 0
+        for hook, name in ((Hook.INGRESS, ingress), (Hook.EGRESS, egress)):
+            if name is not None:
+                ifindex = self._namespace.attach(ifname, hook, self._program(name))
+        return ifindex
+
+    def _program(self, name: str) -> Program:
+        self._require_loaded()
+        return self._programs[name]
+
+    # ---- maps ----
+
+    def _map(self, name: str) -> Map:
+        self._require_loaded()
+        return self._maps[name]
+
+    def _require_loaded(self) -> None:
+        if not self._maps:
+            raise BpfError(f"the datapath of node {self.node} is not loaded: call ensure_loaded() first")
+
+    def _config(self) -> Any:
+        return _one(self._map(maps.CONFIG).lookup(ZERO_KEY) or bytes(maps.NODE_CONFIG.itemsize), maps.NODE_CONFIG)
+
+    def _change_config(self, **changes: Any) -> None:
+        config = self._config().copy()
+        for name, value in changes.items():
+            config[name] = value
+        self._map(maps.CONFIG).update(ZERO_KEY, config.tobytes())
+
+    def _interfaces(self) -> list[tuple[int, Any]]:
+        table = self._map(maps.INTERFACES)
+        return [(int.from_bytes(key, "little"), _one(value, maps.INTERFACE_INFO)) for key, value in table.items()]
+
+    def _forget(
+        self, endpoint_id: int, keep_ifindex: int | None = None, keep_addresses: Iterable[Address] = ()
+    ) -> None:
+        """Remove what the maps have of an endpoint, but not what is about to be written again: no gap in traffic."""
+        keep = {_endpoint_key(address) for address in keep_addresses}
+        table = self._map(maps.ENDPOINTS)
+        for key, value in table.items():
+            info = _one(value, maps.ENDPOINT_INFO)
+            if info["endpoint_id"] == endpoint_id and not info["flags"] & maps.ENDPOINT_HOST and key not in keep:
+                table.delete(key)
+        for ifindex, info in self._interfaces():
+            if info["endpoint_id"] == endpoint_id and ifindex != keep_ifindex:
+                self._map(maps.INTERFACES).delete(ifindex.to_bytes(4, "little"))
+
+    def _release(self) -> None:
+        for program in self._programs.values():
+            program.close()
+        for table in self._maps.values():
+            table.close()
+        self._programs, self._maps = {}, {}
+
+
+def _one(raw: bytes, dtype: np.dtype[np.void]) -> Any:
+    """One record, as numpy shows it."""
+    return np.frombuffer(raw, dtype)[0]
+
+
+def _addresses(endpoint: Endpoint) -> list[Address]:
+    return [address for address in (endpoint.ipv4, endpoint.ipv6) if address is not None]
+
+
+def _endpoint_key(address: Address) -> bytes:
+    key = np.zeros(1, maps.ENDPOINT_KEY)
+    key["ip"] = maps.address_bytes(address)
+    key["family"] = maps.family_of(address)
+    return key.tobytes()
+
+
+def _endpoint_info(endpoint: Endpoint, ifindex: int) -> bytes:
+    info = np.zeros(1, maps.ENDPOINT_INFO)
+    info["ifindex"] = ifindex
+    info["endpoint_id"] = endpoint.endpoint_id
+    info["identity"] = endpoint.identity
+    info["mac"][0, :6] = np.frombuffer(maps.mac_bytes(endpoint.pod_mac), np.uint8)
+    info["host_mac"][0, :6] = np.frombuffer(maps.mac_bytes(endpoint.host_mac), np.uint8)
+    return info.tobytes()
+
+
+def _interface_info(endpoint: Endpoint) -> bytes:
+    info = np.zeros(1, maps.INTERFACE_INFO)
+    info["endpoint_id"] = endpoint.endpoint_id
+    info["identity"] = endpoint.identity
+    if endpoint.ipv4 is not None:
+        info["ip4"] = np.frombuffer(endpoint.ipv4.packed, np.uint8)
+    if endpoint.ipv6 is not None:
+        info["ip6"] = np.frombuffer(endpoint.ipv6.packed, np.uint8)
+    info["mac"] = np.frombuffer(maps.mac_bytes(endpoint.pod_mac), np.uint8)
+    info["host_mac"] = np.frombuffer(maps.mac_bytes(endpoint.host_mac), np.uint8)
+    return info.tobytes()
+
+
+def _ipcache_key(prefix: Prefix) -> bytes:
+    key = np.zeros(1, maps.IPCACHE_KEY)
+    key["prefix_length"] = maps.IPCACHE_STATIC_BITS + prefix.prefixlen
+    key["family"] = maps.family_of(prefix)
+    key["ip"] = maps.address_bytes(prefix.network_address)
+    return key.tobytes()
+
+
+def _ipcache_info(entry: IpcacheEntry) -> bytes:
+    info = np.zeros(1, maps.IPCACHE_INFO)
+    info["identity"] = entry.identity
+    if entry.tunnel_endpoint is not None:
+        info["tunnel_endpoint"] = maps.address_bytes(entry.tunnel_endpoint)
+        ipv6 = maps.IPCACHE_TUNNEL_IPV6 if entry.tunnel_endpoint.version == 6 else 0
+        info["flags"] = maps.IPCACHE_HAS_TUNNEL | ipv6
+    return info.tobytes()
+
+
+def _ipcache_entry(key: bytes, value: bytes) -> tuple[Prefix, IpcacheEntry]:
+    where, info = _one(key, maps.IPCACHE_KEY), _one(value, maps.IPCACHE_INFO)
+    address = maps.address_from(where["ip"], int(where["family"]))
+    prefix = ip_network((address, int(where["prefix_length"]) - maps.IPCACHE_STATIC_BITS))
+    tunnel = None
+    if info["flags"] & maps.IPCACHE_HAS_TUNNEL:
+        family = maps.FAMILY_IPV6 if info["flags"] & maps.IPCACHE_TUNNEL_IPV6 else maps.FAMILY_IPV4
+        tunnel = maps.address_from(info["tunnel_endpoint"], family)
+    return prefix, IpcacheEntry(identity=int(info["identity"]), tunnel_endpoint=tunnel)

@@ -1,0 +1,105 @@
+/* Words that every program shares: types, identities, marks, and what travels beside a packet. */
+#ifndef FLOWSCOPE_DEFS_H
+#define FLOWSCOPE_DEFS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define memcpy	__builtin_memcpy
+#define memset	__builtin_memset
+#define memcmp	__builtin_memcmp
+#define likely(x)	__builtin_expect(!!(x), 1)
+#define unlikely(x)	__builtin_expect(!!(x), 0)
+
+/* <linux/icmp.h> and <linux/icmpv6.h> pull in socket headers that the bpf target has no use for. */
+#define ICMP_ECHO_REPLY		0
+#define ICMP_UNREACHABLE	3
+#define ICMP_ECHO_REQUEST	8
+#define ICMP_TIME_EXCEEDED	11
+#define ICMP_PARAMETER		12
+#define ICMP6_ERROR_FIRST	1
+#define ICMP6_ERROR_LAST	4
+#define ICMP6_ECHO_REQUEST	128
+#define ICMP6_ECHO_REPLY	129
+#define ICMP6_MLD_QUERY		130
+#define ICMP6_MLD_DONE		132
+#define ICMP6_ROUTER_SOLICIT	133
+#define ICMP6_NEIGHBOUR_SOLICIT	135
+#define ICMP6_NEIGHBOUR_ADVERT	136
+#define ICMP6_REDIRECT		137
+#define ICMP6_MLD2_REPORT	143
+
+enum family {
+	FAMILY_NONE = 0,	/* not IP */
+	FAMILY_IPV4 = 1,
+	FAMILY_IPV6 = 2,
+};
+
+enum identity {
+	IDENTITY_UNKNOWN = 0,
+	IDENTITY_HOST = 1,
+	IDENTITY_WORLD = 2,
+	IDENTITY_REMOTE_NODE = 6,
+};
+
+/* A VNI has 24 bits; identities above are local to their node (prefixes, names) and mean nothing elsewhere. */
+#define IDENTITY_CLUSTER_MAX	0xFFFFFF
+
+/* skb->mark between programs and the kernel's stack: kind in 0x0F00, an identity split around it. */
+enum mark {
+	MARK_KIND_MASK = 0x0F00,
+	MARK_OVERLAY = 0x0400,
+	MARK_FROM_INGRESS_PROXY = 0x0A00,
+	MARK_FROM_EGRESS_PROXY = 0x0B00,
+	MARK_HOST = 0x0C00,
+	MARK_IDENTITY = 0x0F00,
+};
+
+static __always_inline __u32 mark_of(__u32 kind, __u32 identity)
+{
+	return kind | (identity & 0xFFFF) << 16 | (identity >> 16 & 0xFF);
+}
+
+static __always_inline __u32 mark_identity(__u32 mark)
+{
+	return mark >> 16 | (mark & 0xFF) << 16;
+}
+
+/* skb->tc_index: set right before a redirect to a veth, so that to_container lets the packet pass. Every program at
+ * a tc ingress hook clears tc_index first: a pod cannot set it.
+ */
+#define TC_INDEX_DELIVERED	0x20
+
+/* skb->cb[]: what a caller hands to the endpoint's ingress program over the tail call. */
+enum scratch {
+	SCRATCH_SRC_IDENTITY,
+	SCRATCH_ENDPOINT,	/* id of the destination in the low 16 bits, enum deliver above */
+	SCRATCH_DST_IDENTITY,
+	SCRATCH_IFINDEX,	/* of the destination's veth */
+};
+
+enum deliver {			/* how the ingress program hands the packet over */
+	DELIVER_PEER,		/* caller is at tc ingress: straight into the pod's namespace */
+	DELIVER_DEVICE,		/* caller is at tc egress, where the kernel allows only a plain redirect */
+	DELIVER_PASS,		/* the kernel is delivering already (to_container) */
+};
+
+#define MONITOR_DEFAULT	128	/* bytes captured of a packet that is reported */
+#define MONITOR_OVERLAY	192	/* the same when outer headers come first */
+#define MONITOR_WHOLE	1500	/* DNS: the whole packet */
+
+static __always_inline __u32 now_s(void)
+{
+	/* Coarse time is good for one tick, and costs a fraction of reading the clock source. */
+	return bpf_ktime_get_coarse_ns() / 1000000000;
+}
+
+#endif

@@ -1,0 +1,66 @@
+/* Why a packet was dropped, and where in our source: numbers of Cilium's drop reasons, files of our own. */
+#ifndef FLOWSCOPE_DROPS_H
+#define FLOWSCOPE_DROPS_H
+
+enum drop_reason {
+	DROP_INVALID_SOURCE_IP = 132,
+	DROP_INVALID_PACKET = 134,
+	DROP_CT_INVALID_HEADER = 135,
+	DROP_CT_UNKNOWN_PROTOCOL = 137,
+	DROP_UNSUPPORTED_L3 = 139,
+	DROP_WRITE_ERROR = 141,
+	DROP_NO_TUNNEL_KEY = 147,
+	DROP_STALE_OR_UNROUTABLE = 151,
+	DROP_CT_CREATE_FAILED = 155,
+	DROP_INVALID_EXTENSION_HEADER = 156,
+	DROP_NO_TUNNEL_ENDPOINT = 160,
+	DROP_NO_CONFIG = 165,
+	DROP_ENCAPSULATION_PROHIBITED = 170,
+	DROP_INVALID_IDENTITY = 171,
+	DROP_FRAGMENT_NOT_FOUND = 175,
+	DROP_TTL_EXCEEDED = 196,
+	DROP_ENDPOINT_NOT_READY = 203,
+};
+
+/* Ids of our files; Cilium's own end at 115, so a reader can keep both in one table (maps.py: DROP_FILES). */
+enum drop_file {
+	FILE_UNKNOWN = 0,
+	FILE_FROM_CONTAINER = 200,
+	FILE_TO_CONTAINER = 201,
+	FILE_ENDPOINT_INGRESS = 202,
+	FILE_FROM_OVERLAY = 203,
+	FILE_TO_OVERLAY = 204,
+	FILE_FROM_HOST = 205,
+	FILE_FROM_NETDEV = 206,
+	FILE_TO_NETDEV = 207,
+	FILE_PACKET = 220,
+	FILE_CONNTRACK = 221,
+	FILE_FORWARD = 222,
+	FILE_NEIGHBOUR = 223,
+};
+
+/* Folded to a constant by the compiler; a file that is missing here shows as unknown. */
+#define FILE_IS(name)	(__builtin_strcmp(__FILE_NAME__, name) == 0)
+#define FILE_ID	( \
+	FILE_IS("tc_from_container.bpf.c") ? FILE_FROM_CONTAINER : \
+	FILE_IS("tc_to_container.bpf.c") ? FILE_TO_CONTAINER : \
+	FILE_IS("tail_endpoint_ingress.bpf.c") ? FILE_ENDPOINT_INGRESS : \
+	FILE_IS("tc_from_overlay.bpf.c") ? FILE_FROM_OVERLAY : \
+	FILE_IS("tc_to_overlay.bpf.c") ? FILE_TO_OVERLAY : \
+	FILE_IS("tc_from_host.bpf.c") ? FILE_FROM_HOST : \
+	FILE_IS("tc_from_netdev.bpf.c") ? FILE_FROM_NETDEV : \
+	FILE_IS("tc_to_netdev.bpf.c") ? FILE_TO_NETDEV : \
+	FILE_IS("packet.h") ? FILE_PACKET : \
+	FILE_IS("conntrack.h") ? FILE_CONNTRACK : \
+	FILE_IS("forward.h") ? FILE_FORWARD : \
+	FILE_IS("neighbour.h") ? FILE_NEIGHBOUR : FILE_UNKNOWN)
+
+/* `return DROP(pkt, reason, ext)`: a negative result that remembers where it was decided. */
+#define DROP(pkt, reason, ext)	({ \
+	(pkt)->drop_line = __LINE__; \
+	(pkt)->drop_file = FILE_ID; \
+	(pkt)->drop_ext = (ext); \
+	-(reason); \
+})
+
+#endif

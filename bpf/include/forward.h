@@ -1,0 +1,116 @@
+/* Where a packet goes from here: a pod of this node, another node through the tunnel, or the node itself. */
+#ifndef FLOWSCOPE_FORWARD_H
+#define FLOWSCOPE_FORWARD_H
+
+#include "events.h"
+#include "lookup.h"
+
+/* One hop further: TTL or hop limit minus one, and the MACs of the last link. Returns 0 or -DROP_*. */
+static __always_inline int
+next_hop(struct __sk_buff *skb, struct packet *pkt, const __u8 *source_mac, const __u8 *destination_mac)
+{
+	struct ethhdr *eth;
+	void *end;
+
+	if (pkt->ttl <= 1)
+		return DROP(pkt, DROP_TTL_EXCEEDED, 0);
+	if (!pull(skb, ETH_HLEN + sizeof(struct iphdr)))
+		return DROP(pkt, DROP_INVALID_PACKET, 0);
+	eth = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if (pkt->family == FAMILY_IPV4) {
+		struct iphdr *ip = (void *)(eth + 1);
+		__u32 sum;
+
+		if ((void *)(ip + 1) > end)
+			return DROP(pkt, DROP_INVALID_PACKET, 0);
+		/* RFC 1141: the checksum grows by what the TTL's 16-bit word shrinks. */
+		sum = ip->check + bpf_htons(0x0100);
+		ip->check = sum + (sum >= 0xFFFF);
+		ip->ttl--;
+	} else {
+		struct ipv6hdr *ip = (void *)(eth + 1);
+
+		if ((void *)(ip + 1) > end)
+			return DROP(pkt, DROP_INVALID_PACKET, 0);
+		ip->hop_limit--;
+	}
+	memcpy(eth->h_source, source_mac, ETH_ALEN);
+	memcpy(eth->h_dest, destination_mac, ETH_ALEN);
+	return 0;
+}
+
+/* Hand the packet to a local endpoint's ingress program, which decides and delivers. Returns only on failure. */
+static __always_inline int
+deliver(struct __sk_buff *skb, struct packet *pkt, const struct endpoint_info *endpoint, __u32 src_identity,
+	enum deliver how)
+{
+	__u32 ifindex = endpoint->ifindex, identity = endpoint->identity;
+	__u16 endpoint_id = endpoint->endpoint_id;
+	int ret;
+
+	ret = next_hop(skb, pkt, endpoint->host_mac, endpoint->mac);
+	if (ret)
+		return ret;
+	skb->cb[SCRATCH_SRC_IDENTITY] = src_identity;
+	skb->cb[SCRATCH_ENDPOINT] = endpoint_id | how << 16;
+	skb->cb[SCRATCH_DST_IDENTITY] = identity;
+	skb->cb[SCRATCH_IFINDEX] = ifindex;
+	bpf_tail_call(skb, &cilium_call_policy, endpoint_id);
+	return DROP(pkt, DROP_ENDPOINT_NOT_READY, 0);
+}
+
+/* The identity as it may appear in a VNI. The receiver would refuse "host": here it is a node, seen from elsewhere. */
+static __always_inline __u32 identity_for_tunnel(__u32 identity)
+{
+	if (identity == IDENTITY_HOST)
+		return IDENTITY_REMOTE_NODE;
+	return identity > IDENTITY_CLUSTER_MAX ? IDENTITY_WORLD : identity;
+}
+
+static __always_inline bool has_tunnel(const struct ipcache_info *info)
+{
+	return info && (info->flags & (IPCACHE_HAS_TUNNEL | IPCACHE_SKIP_TUNNEL)) == IPCACHE_HAS_TUNNEL;
+}
+
+/* Address the packet to another node; the vxlan device does the rest. Returns TC_ACT_REDIRECT or -DROP_*. */
+static __always_inline int encapsulate(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
+				       const struct ipcache_info *info, __u32 src_identity)
+{
+	struct bpf_tunnel_key key = { .tunnel_id = identity_for_tunnel(src_identity), .tunnel_ttl = 64 };
+	__u32 flags = BPF_F_ZERO_CSUM_TX;
+	long err;
+
+	if (!config->overlay_ifindex)
+		return DROP(pkt, DROP_NO_TUNNEL_ENDPOINT, 0);
+	if (info->flags & IPCACHE_TUNNEL_IPV6) {
+		memcpy(key.remote_ipv6, &info->tunnel_endpoint, 16);
+		flags = BPF_F_TUNINFO_IPV6;
+	} else {
+		key.remote_ipv4 = bpf_ntohl(info->tunnel_endpoint.ip4);
+	}
+	err = bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags);
+	if (err)
+		return DROP(pkt, DROP_WRITE_ERROR, err);
+	return bpf_redirect(config->overlay_ifindex, 0);
+}
+
+/* Let the node's stack have the packet, on cilium_host where it exists. Called at tc ingress.
+ * Returns TC_ACT_* or -DROP_*.
+ */
+static __always_inline int to_host(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config)
+{
+	struct ethhdr *eth;
+
+	if (!config->host_ifindex) {
+		bpf_skb_change_type(skb, 0 /* PACKET_HOST */);
+		return TC_ACT_OK;
+	}
+	eth = (void *)(long)skb->data;
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+		return DROP(pkt, DROP_INVALID_PACKET, 0);
+	memcpy(eth->h_dest, config->host_mac, ETH_ALEN);
+	return bpf_redirect(config->host_ifindex, BPF_F_INGRESS);
+}
+
+#endif

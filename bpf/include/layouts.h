@@ -1,0 +1,275 @@
+/* Every struct that crosses into user space: map keys and values, and events. Host byte order unless the type is
+ * __be; padding is spelled out and zeroed, because map keys compare as bytes. Python's side is maps.py (maps) and
+ * model/ (events); tests compare the offsets.
+ */
+#ifndef FLOWSCOPE_LAYOUTS_H
+#define FLOWSCOPE_LAYOUTS_H
+
+#include "defs.h"
+
+union addr {
+	__be32	ip4;			/* IPv4 uses the first 4 bytes, the rest is zero */
+	__be32	ip6[4];
+};
+
+/* ---- settings: flowscope_config, one entry ---- */
+
+struct node_config {
+	__u32	aggregation;		/* enum aggregation */
+	__u32	monitor_interval_s;	/* a connection's direction is reported again after this long */
+	__u32	overlay_ifindex;	/* 0: no tunnels */
+	__u32	host_ifindex;		/* cilium_host; 0: packets for the node go up where they are */
+	__u8	host_mac[6];
+	__u16	host_endpoint_id;	/* `source` of events that host programs send; 0: none */
+	__be16	tunnel_port_be;		/* UDP port of the overlay */
+	__u8	monitor_flags;		/* TCP flags whose first sight is reported */
+	__u8	pad[5];
+};
+_Static_assert(sizeof(struct node_config) == 32, "layout known to maps.py");
+
+enum aggregation {
+	AGGREGATE_NONE = 0,
+	AGGREGATE_LOWEST = 1,		/* no from-* points */
+	AGGREGATE_LOW = 2,
+	AGGREGATE_MEDIUM = 3,		/* and only what connection tracking asks for */
+	AGGREGATE_MAX = 4,
+};
+
+/* ---- endpoints ---- */
+
+struct endpoint_key {			/* cilium_lxc: who on this node has the address */
+	union addr ip;
+	__u8	family;
+	__u8	key;
+	__u16	cluster_id;
+};
+_Static_assert(sizeof(struct endpoint_key) == 20, "layout known to maps.py");
+
+struct endpoint_info {
+	__u32	ifindex;		/* host side of the veth */
+	__u16	unused;
+	__u16	endpoint_id;
+	__u32	flags;			/* ENDPOINT_HOST */
+	__u32	pad;
+	__u8	mac[8];			/* of the device in the pod; 6 bytes used */
+	__u8	host_mac[8];		/* of the host side; 6 bytes used */
+	__u32	identity;
+	__u32	parent_ifindex;
+	__u64	pad2;
+};
+_Static_assert(sizeof(struct endpoint_info) == 48, "layout known to maps.py");
+_Static_assert(offsetof(struct endpoint_info, identity) == 32, "layout known to maps.py");
+
+#define ENDPOINT_HOST	1		/* the address belongs to the node itself */
+
+struct interface_info {			/* flowscope_interfaces, by ifindex: whose veth is this */
+	__u16	endpoint_id;
+	__u16	pad;
+	__u32	identity;
+	__be32	ip4;			/* 0: the endpoint has none */
+	union addr ip6;
+	__u8	mac[6];			/* of the device in the pod */
+	__u8	host_mac[6];
+	__u32	pad2;
+};
+_Static_assert(sizeof(struct interface_info) == 44, "layout known to maps.py");
+
+/* ---- ipcache: longest prefix wins ---- */
+
+struct ipcache_key {			/* cilium_ipcache_v2 */
+	__u32	prefix_length;		/* IPCACHE_STATIC_BITS + bits of the address */
+	__u16	cluster_id;
+	__u8	pad;
+	__u8	family;
+	union addr ip;
+};
+_Static_assert(sizeof(struct ipcache_key) == 24, "layout known to maps.py");
+
+#define IPCACHE_STATIC_BITS	32
+
+struct ipcache_info {
+	__u32	identity;
+	union addr tunnel_endpoint;
+	__u16	pad;
+	__u8	key;
+	__u8	flags;			/* IPCACHE_* */
+};
+_Static_assert(sizeof(struct ipcache_info) == 24, "layout known to maps.py");
+
+#define IPCACHE_SKIP_TUNNEL	1
+#define IPCACHE_HAS_TUNNEL	2
+#define IPCACHE_TUNNEL_IPV6	4
+
+/* ---- connection tracking ---- */
+
+struct ct4_key {			/* cilium_ct4_global, cilium_ct_any4_global */
+	__be32	daddr;
+	__be32	saddr;
+	__be16	dport;
+	__be16	sport;
+	__u8	protocol;
+	__u8	flags;			/* enum ct_flags */
+} __attribute__((packed));
+_Static_assert(sizeof(struct ct4_key) == 14, "layout known to maps.py");
+
+struct ct6_key {			/* cilium_ct6_global, cilium_ct_any6_global */
+	union addr daddr;
+	union addr saddr;
+	__be16	dport;
+	__be16	sport;
+	__u8	protocol;
+	__u8	flags;
+} __attribute__((packed));
+_Static_assert(sizeof(struct ct6_key) == 38, "layout known to maps.py");
+
+enum ct_flags {				/* direction in which the connection was opened, seen from the endpoint */
+	CT_OUT = 0,
+	CT_IN = 1,
+	CT_RELATED_TO = 2,		/* ICMP errors about it: ports are 0 */
+	CT_SERVICE = 4,
+};
+
+struct ct_entry {
+	__u64	rx_packets;
+	__u64	rx_bytes;
+	__u64	tx_packets;
+	__u64	tx_bytes;
+	__u32	lifetime_s;		/* expiry, coarse monotonic seconds */
+	__u16	flags;			/* CT_ENTRY_* */
+	__be16	rev_nat_index_be;
+	__u16	ifindex;
+	__u8	tx_flags_seen;
+	__u8	rx_flags_seen;
+	__u32	src_identity;
+	__u32	last_tx_report_s;
+	__u32	last_rx_report_s;
+};
+_Static_assert(sizeof(struct ct_entry) == 56, "layout known to maps.py");
+
+#define CT_ENTRY_RX_CLOSING	0x01
+#define CT_ENTRY_TX_CLOSING	0x02
+#define CT_ENTRY_CLOSING	(CT_ENTRY_RX_CLOSING | CT_ENTRY_TX_CLOSING)
+#define CT_ENTRY_SEEN_NON_SYN	0x10
+
+struct fragment_key {			/* cilium_fragments: ports of a datagram, by its id */
+	union addr saddr;
+	union addr daddr;
+	__u32	id;			/* as in the packet: 16 bits for IPv4 */
+	__u8	protocol;
+	__u8	pad[3];
+};
+_Static_assert(sizeof(struct fragment_key) == 40, "");
+
+struct fragment_ports {
+	__be16	sport;
+	__be16	dport;
+};
+
+/* ---- counters ---- */
+
+struct metrics_key {			/* cilium_metrics */
+	__u8	reason;			/* enum metric_reason, or enum drop_reason */
+	__u8	direction;		/* enum metric_direction */
+	__u16	line;			/* of a drop */
+	__u8	file;
+	__u8	reserved[3];
+};
+_Static_assert(sizeof(struct metrics_key) == 8, "layout known to maps.py");
+
+struct metrics_value {
+	__u64	count;
+	__u64	bytes;
+};
+
+enum metric_reason {
+	METRIC_FORWARDED = 0,
+	METRIC_PLAIN_IN = 3,
+	METRIC_NONE = 255,		/* not counted; never a key */
+};
+
+enum metric_direction {
+	METRIC_NO_DIRECTION = 0,
+	METRIC_INGRESS = 1,
+	METRIC_EGRESS = 2,
+};
+
+struct event_stats {			/* flowscope_events, one entry per CPU */
+	__u64	stored;
+	__u64	ring_full;
+	__u64	no_reader;
+	__u64	failed;
+};
+_Static_assert(sizeof(struct event_stats) == 32, "layout known to maps.py");
+
+/* ---- events: what precedes the packet bytes in a record of cilium_events ---- */
+
+enum message_type {
+	MESSAGE_DROP = 1,
+	MESSAGE_TRACE = 4,
+};
+
+struct capture_header {
+	__u8	type;			/* enum message_type */
+	__u8	subtype;		/* observation point or drop reason */
+	__u16	source;			/* endpoint whose program sends; 0: none */
+	__u32	hash;
+	__u32	len_orig;
+	__u16	len_cap;
+	__u8	version;
+	__u8	ext_version;
+};
+_Static_assert(sizeof(struct capture_header) == 16, "monitor layout");
+
+struct trace_notify {			/* version 1 */
+	struct capture_header header;
+	__u32	src_label;
+	__u32	dst_label;
+	__u16	dst_id;
+	__u8	reason;			/* enum ct_status, or REASON_UNKNOWN */
+	__u8	flags;			/* EVENT_FLAG_* */
+	__u32	ifindex;
+	union addr orig_ip;		/* source before translation, where it differs; else 0 */
+};
+_Static_assert(sizeof(struct trace_notify) == 48, "monitor layout, trace version 1");
+
+struct drop_notify {			/* version 2 */
+	struct capture_header header;
+	__u32	src_label;
+	__u32	dst_label;
+	__u32	dst_id;
+	__u16	line;
+	__u8	file;			/* enum drop_file */
+	__s8	ext_error;
+	__u32	ifindex;
+	__u8	flags;			/* EVENT_FLAG_* */
+	__u8	pad[3];
+};
+_Static_assert(sizeof(struct drop_notify) == 40, "monitor layout, drop version 2");
+
+#define EVENT_FLAG_IPV6		0x01
+#define EVENT_FLAG_VXLAN	0x04
+
+enum observation_point {
+	TO_ENDPOINT = 0,
+	TO_PROXY = 1,
+	TO_HOST = 2,
+	TO_STACK = 3,
+	TO_OVERLAY = 4,
+	FROM_ENDPOINT = 5,
+	FROM_PROXY = 6,
+	FROM_HOST = 7,
+	FROM_STACK = 8,
+	FROM_OVERLAY = 9,
+	FROM_NETWORK = 10,
+	TO_NETWORK = 11,
+};
+
+enum ct_status {			/* also the reason of a trace event */
+	CT_NEW = 0,
+	CT_ESTABLISHED = 1,
+	CT_REPLY = 2,
+	CT_RELATED = 3,
+	REASON_UNKNOWN = 5,		/* no lookup was made */
+};
+
+#endif

@@ -1,0 +1,196 @@
+"""Layouts of the maps as Python sees them: the other side of include/layouts.h.
+
+In:        nothing; these are facts.
+Out:       numpy dtypes for keys and values, names of maps, the table of drop files.
+Elsewhere: loader.py moves the bytes; datapath.py gives them meaning. A test compares every offset with the C side.
+
+Fields ending in `_be` and addresses are as on the wire; all others are little endian, which every machine that runs
+this has.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+EVENTS: Final = "cilium_events"
+EVENT_STATS: Final = "flowscope_events"
+METRICS: Final = "cilium_metrics"
+CONFIG: Final = "flowscope_config"
+ENDPOINTS: Final = "cilium_lxc"
+INTERFACES: Final = "flowscope_interfaces"
+CALL_POLICY: Final = "cilium_call_policy"
+IPCACHE: Final = "cilium_ipcache_v2"
+CT4_TCP: Final = "cilium_ct4_global"
+CT4_ANY: Final = "cilium_ct_any4_global"
+CT6_TCP: Final = "cilium_ct6_global"
+CT6_ANY: Final = "cilium_ct_any6_global"
+FRAGMENTS: Final = "cilium_fragments"
+
+CONNTRACK: Final = (CT4_TCP, CT4_ANY, CT6_TCP, CT6_ANY)
+
+NODE_CONFIG: Final = np.dtype(
+    [
+        ("aggregation", "<u4"),
+        ("monitor_interval_s", "<u4"),
+        ("overlay_ifindex", "<u4"),
+        ("host_ifindex", "<u4"),
+        ("host_mac", "u1", (6,)),
+        ("host_endpoint_id", "<u2"),
+        ("tunnel_port_be", ">u2"),
+        ("monitor_flags", "u1"),
+        ("pad", "u1", (5,)),
+    ]
+)
+ENDPOINT_KEY: Final = np.dtype([("ip", "u1", (16,)), ("family", "u1"), ("key", "u1"), ("cluster_id", "<u2")])
+ENDPOINT_INFO: Final = np.dtype(
+    [
+        ("ifindex", "<u4"),
+        ("unused", "<u2"),
+        ("endpoint_id", "<u2"),
+        ("flags", "<u4"),
+        ("pad", "<u4"),
+        ("mac", "u1", (8,)),
+        ("host_mac", "u1", (8,)),
+        ("identity", "<u4"),
+        ("parent_ifindex", "<u4"),
+        ("pad2", "<u8"),
+    ]
+)
+INTERFACE_INFO: Final = np.dtype(
+    [
+        ("endpoint_id", "<u2"),
+        ("pad", "<u2"),
+        ("identity", "<u4"),
+        ("ip4", "u1", (4,)),
+        ("ip6", "u1", (16,)),
+        ("mac", "u1", (6,)),
+        ("host_mac", "u1", (6,)),
+        ("pad2", "<u4"),
+    ]
+)
+IPCACHE_KEY: Final = np.dtype(
+    [("prefix_length", "<u4"), ("cluster_id", "<u2"), ("pad", "u1"), ("family", "u1"), ("ip", "u1", (16,))]
+)
+IPCACHE_INFO: Final = np.dtype(
+    [("identity", "<u4"), ("tunnel_endpoint", "u1", (16,)), ("pad", "<u2"), ("key", "u1"), ("flags", "u1")]
+)
+CT4_KEY: Final = np.dtype(
+    [
+        ("daddr", "u1", (4,)),
+        ("saddr", "u1", (4,)),
+        ("dport", ">u2"),
+        ("sport", ">u2"),
+        ("protocol", "u1"),
+        ("flags", "u1"),
+    ]
+)
+CT6_KEY: Final = np.dtype(
+    [
+        ("daddr", "u1", (16,)),
+        ("saddr", "u1", (16,)),
+        ("dport", ">u2"),
+        ("sport", ">u2"),
+        ("protocol", "u1"),
+        ("flags", "u1"),
+    ]
+)
+CT_ENTRY: Final = np.dtype(
+    [
+        ("rx_packets", "<u8"),
+        ("rx_bytes", "<u8"),
+        ("tx_packets", "<u8"),
+        ("tx_bytes", "<u8"),
+        ("lifetime_s", "<u4"),
+        ("flags", "<u2"),
+        ("rev_nat_index_be", ">u2"),
+        ("ifindex", "<u2"),
+        ("tx_flags_seen", "u1"),
+        ("rx_flags_seen", "u1"),
+        ("src_identity", "<u4"),
+        ("last_tx_report_s", "<u4"),
+        ("last_rx_report_s", "<u4"),
+    ]
+)
+METRICS_KEY: Final = np.dtype(
+    [("reason", "u1"), ("direction", "u1"), ("line", "<u2"), ("file", "u1"), ("reserved", "u1", (3,))]
+)
+METRICS_VALUE: Final = np.dtype([("count", "<u8"), ("bytes", "<u8")])
+EVENT_STATS_VALUE: Final = np.dtype([("stored", "<u8"), ("ring_full", "<u8"), ("no_reader", "<u8"), ("failed", "<u8")])
+
+C_STRUCTS: Final[dict[str, np.dtype[np.void]]] = {
+    "node_config": NODE_CONFIG,
+    "endpoint_key": ENDPOINT_KEY,
+    "endpoint_info": ENDPOINT_INFO,
+    "interface_info": INTERFACE_INFO,
+    "ipcache_key": IPCACHE_KEY,
+    "ipcache_info": IPCACHE_INFO,
+    "ct4_key": CT4_KEY,
+    "ct6_key": CT6_KEY,
+    "ct_entry": CT_ENTRY,
+    "metrics_key": METRICS_KEY,
+    "metrics_value": METRICS_VALUE,
+    "event_stats": EVENT_STATS_VALUE,
+}
+"""Name of the struct in include/layouts.h for each dtype: what the test walks through."""
+
+FAMILY_IPV4: Final = 1
+FAMILY_IPV6: Final = 2
+ENDPOINT_HOST: Final = 1
+IPCACHE_STATIC_BITS: Final = 32
+IPCACHE_HAS_TUNNEL: Final = 2
+IPCACHE_TUNNEL_IPV6: Final = 4
+
+DROP_FILES: Final = {
+    200: "tc_from_container.bpf.c",
+    201: "tc_to_container.bpf.c",
+    202: "tail_endpoint_ingress.bpf.c",
+    203: "tc_from_overlay.bpf.c",
+    204: "tc_to_overlay.bpf.c",
+    205: "tc_from_host.bpf.c",
+    206: "tc_from_netdev.bpf.c",
+    207: "tc_to_netdev.bpf.c",
+    220: "packet.h",
+    221: "conntrack.h",
+    222: "forward.h",
+    223: "neighbour.h",
+}
+"""Names of the `file` number in drop events of our own programs (include/drops.h)."""
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+def family_of(address: Address | Network) -> int:
+    """FAMILY_IPV4 or FAMILY_IPV6."""
+    return FAMILY_IPV4 if address.version == 4 else FAMILY_IPV6
+
+
+def address_bytes(address: Address) -> npt.NDArray[np.uint8]:
+    """16 bytes as in `union addr`: IPv4 in the first 4, the rest zero."""
+    return np.frombuffer(address.packed.ljust(16, b"\0"), np.uint8)
+
+
+def address_from(raw: npt.NDArray[np.uint8], family: int) -> Address:
+    """The address in a `union addr` of that family."""
+    packed = raw.tobytes()
+    return IPv4Address(packed[:4]) if family == FAMILY_IPV4 else IPv6Address(packed[:16])
+
+
+def mac_bytes(mac: str) -> bytes:
+    """6 bytes of "aa:bb:cc:dd:ee:ff".
+
+    Raises: ValueError for anything else.
+    """
+    parts = mac.split(":")
+    if len(parts) != 6 or not all(len(part) == 2 for part in parts):
+        raise ValueError(f"a MAC address looks like aa:bb:cc:dd:ee:ff, got {mac!r}")
+    return bytes(int(part, 16) for part in parts)
+
+
+def mac_text(raw: npt.NDArray[np.uint8]) -> str:
+    """The first 6 bytes as "aa:bb:cc:dd:ee:ff"."""
+    return raw.tobytes()[:6].hex(":")

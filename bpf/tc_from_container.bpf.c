@@ -1,0 +1,130 @@
+/* tc ingress of the host side of a pod's veth: everything a pod sends.
+ *
+ * source check -> (services) -> connection tracking -> who is the destination -> (egress policy) -> where to.
+ * In brackets: steps that have their place here and are not built yet.
+ */
+#include "conntrack.h"
+#include "forward.h"
+#include "neighbour.h"
+
+static __always_inline bool is_tunnel_packet(const struct packet *pkt, const struct node_config *config)
+{
+	return pkt->protocol == IPPROTO_UDP && config->tunnel_port_be && pkt->dport == config->tunnel_port_be;
+}
+
+static __always_inline bool owns_source(const struct interface_info *own, const struct packet *pkt)
+{
+	if (pkt->family == FAMILY_IPV4)
+		return pkt->saddr.ip4 == own->ip4 && own->ip4;
+	return same_address(&pkt->saddr, &own->ip6) && !is_unspecified(&own->ip6);
+}
+
+/* Send a checked packet on its way. Fills the destination's identity; returns TC_ACT_* or -DROP_*. */
+static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
+				 const struct interface_info *own, __u32 *dst_identity)
+{
+	const struct endpoint_info *local;
+	const struct ipcache_info *remote = NULL;
+	struct ct_state ct = {};
+	int ret;
+
+	ret = ct_lookup(skb, pkt, CT_EGRESS, config, &ct);
+	if (ret)
+		return ret;
+
+	local = find_endpoint(&pkt->daddr, pkt->family);
+	if (local) {
+		*dst_identity = local->flags & ENDPOINT_HOST ? IDENTITY_HOST : local->identity;
+	} else {
+		remote = find_ipcache(&pkt->daddr, pkt->family);
+		*dst_identity = remote && remote->identity ? remote->identity : IDENTITY_WORLD;
+	}
+
+	if (ct.status == CT_NEW) {
+		ret = ct_create(skb, pkt, CT_EGRESS, own->identity);
+		if (ret)
+			return ret;
+	}
+
+	if (local && !(local->flags & ENDPOINT_HOST))
+		return deliver(skb, pkt, local, own->identity, DELIVER_PEER);
+
+	struct trace trace = {
+		.reason = ct.status,
+		.monitor = ct.monitor,
+		.source = own->endpoint_id,
+		.src_identity = own->identity,
+		.dst_identity = *dst_identity,
+	};
+	if (local) {
+		trace.point = TO_HOST;
+		trace.ifindex = config->host_ifindex;
+		trace_packet(skb, config, pkt->family, &trace);
+		return to_host(skb, pkt, config);
+	}
+	if (has_tunnel(remote)) {
+		trace.point = TO_OVERLAY;
+		trace.ifindex = config->overlay_ifindex;
+		trace_packet(skb, config, pkt->family, &trace);
+		return encapsulate(skb, pkt, config, remote, own->identity);
+	}
+	trace.point = TO_STACK;
+	trace_packet(skb, config, pkt->family, &trace);
+	skb->mark = mark_of(MARK_IDENTITY, own->identity);
+	return TC_ACT_OK;
+}
+
+static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
+				  const struct interface_info *own, __u32 *dst_identity)
+{
+	int ret;
+
+	if (pkt->family == FAMILY_NONE)
+		return skb->protocol == bpf_htons(ETH_P_ARP) ? answer_arp(skb, pkt, own) :
+							       DROP(pkt, DROP_UNSUPPORTED_L3, 0);
+	ret = parse_packet(skb, pkt);
+	if (ret)
+		return ret;
+	if (pkt->family == FAMILY_IPV6 && unlikely(is_link_chatter(pkt)))
+		return pkt->icmp_type == ICMP6_NEIGHBOUR_SOLICIT ? answer_solicitation(skb, pkt, own) : TC_ACT_SHOT;
+	if (!owns_source(own, pkt))
+		return DROP(pkt, DROP_INVALID_SOURCE_IP, 0);
+	if (is_tunnel_packet(pkt, config))
+		return DROP(pkt, DROP_ENCAPSULATION_PROHIBITED, 0);
+	return route(skb, pkt, config, own, dst_identity);
+}
+
+SEC("tc")
+int from_container(struct __sk_buff *skb)
+{
+	const struct node_config *config = node_config();
+	struct packet pkt = { .family = packet_family(skb) };
+	const struct interface_info *own;
+	__u32 ifindex = skb->ifindex, dst_identity = IDENTITY_UNKNOWN;
+	struct drop drop = { .direction = METRIC_EGRESS };
+	int ret;
+
+	skb->mark = 0;
+	skb->tc_index = 0;
+	own = bpf_map_lookup_elem(&flowscope_interfaces, &ifindex);
+	if (!config || !own)
+		return drop_packet(skb, &pkt, DROP(&pkt, DROP_ENDPOINT_NOT_READY, 0), &drop);
+	if (pkt.family != FAMILY_NONE)
+		trace_packet(skb, config, pkt.family, &(struct trace){
+			.point = FROM_ENDPOINT,
+			.reason = REASON_UNKNOWN,
+			.source = own->endpoint_id,
+			.src_identity = own->identity,
+			.monitor = MONITOR_DEFAULT,
+		});
+
+	ret = handle(skb, &pkt, config, own, &dst_identity);
+	if (ret >= 0)
+		return ret;
+	drop.source = own->endpoint_id;
+	drop.src_identity = own->identity;
+	drop.dst_identity = dst_identity;
+	return drop_packet(skb, &pkt, ret, &drop);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

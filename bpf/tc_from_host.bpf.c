@@ -1,0 +1,66 @@
+/* tc egress of cilium_host: packets of the node's own stack to pods, here or on other nodes. */
+#include "forward.h"
+
+static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
+				  __u32 src_identity, __u32 *dst_identity)
+{
+	const struct endpoint_info *local;
+	const struct ipcache_info *remote;
+
+	local = find_endpoint(&pkt->daddr, pkt->family);
+	if (local && !(local->flags & ENDPOINT_HOST)) {
+		*dst_identity = local->identity;
+		return deliver(skb, pkt, local, src_identity, DELIVER_DEVICE);
+	}
+	remote = find_ipcache(&pkt->daddr, pkt->family);
+	if (remote)
+		*dst_identity = remote->identity;
+	/* Only addresses of pods are routed to this device: one that nobody has is a pod that is gone. */
+	if (local || !has_tunnel(remote))
+		return DROP(pkt, DROP_STALE_OR_UNROUTABLE, 0);
+	trace_packet(skb, config, pkt->family, &(struct trace){
+		.point = TO_OVERLAY,
+		.reason = REASON_UNKNOWN,
+		.source = config->host_endpoint_id,
+		.src_identity = src_identity,
+		.dst_identity = remote->identity,
+		.ifindex = config->overlay_ifindex,
+		/* Connections of the node are not tracked, so each packet is shown. */
+		.monitor = MONITOR_DEFAULT,
+	});
+	return encapsulate(skb, pkt, config, remote, src_identity);
+}
+
+SEC("tc")
+int from_host(struct __sk_buff *skb)
+{
+	const struct node_config *config = node_config();
+	struct packet pkt = { .family = packet_family(skb) };
+	struct drop drop = { .direction = METRIC_EGRESS };
+	int ret;
+
+	/* Neighbour discovery of the device itself. */
+	if (pkt.family == FAMILY_NONE)
+		return TC_ACT_OK;
+	ret = config ? parse_packet(skb, &pkt) : DROP(&pkt, DROP_NO_CONFIG, 0);
+	if (ret)
+		return drop_packet(skb, &pkt, ret, &drop);
+	if (pkt.family == FAMILY_IPV6 && pkt.protocol == IPPROTO_ICMPV6 && pkt.icmp_type >= ICMP6_MLD_QUERY)
+		return TC_ACT_OK;
+	drop.source = config->host_endpoint_id;
+	drop.src_identity = identity_from_stack(skb, &pkt);
+	skb->mark = 0;
+	skb->tc_index = 0;
+	trace_packet(skb, config, pkt.family, &(struct trace){
+		.point = FROM_HOST,
+		.reason = REASON_UNKNOWN,
+		.source = config->host_endpoint_id,
+		.src_identity = drop.src_identity,
+		.ifindex = skb->ifindex,
+		.monitor = MONITOR_DEFAULT,
+	});
+	ret = handle(skb, &pkt, config, drop.src_identity, &drop.dst_identity);
+	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
