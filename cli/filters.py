@@ -418,7 +418,9 @@ def _flag(
     )
 
 
-def _trio(name: str, what: str, value: str, short: str = "", completes: str = "", choices: tuple[str, ...] = ()) -> Iterable[Flag]:
+def _trio(
+    name: str, what: str, value: str, short: str = "", completes: str = "", choices: tuple[str, ...] = ()
+) -> Iterable[Flag]:
     yield _flag(f"from-{name}", f"flows from {what}", value, completes=completes, choices=choices)
     yield _flag(name, f"flows from or to {what}", value, short, completes=completes, choices=choices)
     yield _flag(f"to-{name}", f"flows to {what}", value, completes=completes, choices=choices)
@@ -444,7 +446,9 @@ FILTER_FLAGS: Final[tuple[Flag, ...]] = (
     *_trio("service", "services whose name begins so", "[ns/]prefix", "", "services"),
     *_trio("label", "endpoints with the labels: k=v, k!=v, k, !k, k in (a,b)", "selector", "l"),
     *_trio("workload", "the workload", "[kind/]name", "", "workloads"),
-    *_trio("identity", "the security identity, by number or reserved name", "id", "", "", tuple(RESERVED_IDENTITY_NUMBERS)),
+    *_trio(
+        "identity", "the security identity, by number or reserved name", "id", "", "", tuple(RESERVED_IDENTITY_NUMBERS)
+    ),
     *_trio("ip", "an address, or a prefix such as 10.0.0.0/8", "address"),
     *_trio("fqdn", "a DNS name; * stands for any part of it", "pattern"),
     *_trio("port", "a TCP, UDP or SCTP port", "port"),

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 
 from model.text.times import MAX_SECONDS, MIN_SECONDS, parse_rfc3339
 
@@ -147,7 +147,8 @@ def _shown(value: Any) -> str:
 
 
 def _enum(field: FieldDescriptor) -> Read:
-    numbers = {name: value.number for name, value in field.enum_type.values_by_name.items()}
+    values: Any = field.enum_type
+    numbers = {name: value.number for name, value in values.values_by_name.items()}
     number = _integer(-(1 << 31), (1 << 31) - 1)
 
     def read(value: Any, discard: bool) -> int:
@@ -160,7 +161,8 @@ def _enum(field: FieldDescriptor) -> Read:
             return known
         if type(value) is not int and not isinstance(value, _Float):
             raise ValueError(f"invalid value {_shown(value)} of {field.name}")
-        return int(number(value, False))
+        exact: int = number(value, False)
+        return exact
 
     return read
 
@@ -217,7 +219,7 @@ def _fill(message: Any, value: Any, discard: bool) -> None:
     _filler(message.DESCRIPTOR)(message, value, discard)
 
 
-def _filler(message_type: Descriptor) -> Fill:
+def _filler(message_type: Any) -> Fill:
     known = _FILLS.get(message_type.full_name)
     if known is None:
         package, _, name = message_type.full_name.rpartition(".")
@@ -229,7 +231,7 @@ def _filler(message_type: Descriptor) -> Fill:
     return known
 
 
-def _wrapper_filler(message_type: Descriptor) -> Fill:
+def _wrapper_filler(message_type: Any) -> Fill:
     read = _scalar(message_type.fields_by_name["value"])
 
     def fill(message: Any, value: Any, discard: bool) -> None:
@@ -282,7 +284,7 @@ def _setter(field: FieldDescriptor) -> Fill:
     return set_many if field.is_repeated else set_one
 
 
-def _fields_filler(message_type: Descriptor) -> Fill:
+def _fields_filler(message_type: Any) -> Fill:
     plan: dict[str, tuple[int, str, Fill]] = {}
     for field in message_type.fields:
         oneof = field.containing_oneof

@@ -1,9 +1,9 @@
 """Messages as JSON, in the form of Hubble's exporter and `-o json`.
 
 In:        any message of our API.
-Out:       one line of JSON: proto field names in order of declaration, 64-bit integers as text, `<`, `>` and `&` escaped.
+Out:       one line of JSON: proto field names in order of declaration, 64-bit integers as text, `<>&` escaped.
 Elsewhere: fromjson.py reads it back; rows.py writes rows in the same form without building messages.
-Source:    the ProtoJSON format as Go writes it (protobuf.dev, "ProtoJSON format"); api.md section 12 of the wire's facts.
+Source:    the ProtoJSON format as Go writes it (protobuf.dev, "ProtoJSON format").
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 
 from model.text.times import json_time
 
@@ -36,9 +36,8 @@ _HTML: Final = {
 def json_text(text: str) -> str:
     """A text in quotes. JSON in logs often ends up in HTML, so Go escapes its special characters too."""
     quoted = encode_basestring(text)
-    if quoted.isascii():
-        if "<" not in quoted and ">" not in quoted and "&" not in quoted:
-            return quoted
+    if quoted.isascii() and "<" not in quoted and ">" not in quoted and "&" not in quoted:
+        return quoted
     return quoted.translate(_HTML)
 
 
@@ -86,13 +85,14 @@ def _any(message: Any) -> str:
     return f'{{"@type":{json_text(message.type_url)},"value":"{value}"}}'
 
 
-def _wrapped(message_type: Descriptor) -> Write:
+def _wrapped(message_type: Any) -> Write:
     write = _scalar(message_type.fields_by_name["value"])
     return lambda message: write(message.value)
 
 
 def _enum(field: FieldDescriptor) -> Write:
-    names = {number: f'"{value.name}"' for number, value in field.enum_type.values_by_number.items()}
+    values: Any = field.enum_type
+    names = {number: f'"{value.name}"' for number, value in values.values_by_number.items()}
     return lambda number: names.get(number) or str(number)
 
 
@@ -123,7 +123,7 @@ _SCALARS: Final[dict[int, Write]] = {
     _F.CPPTYPE_FLOAT: json_number,
 }
 
-_WELL_KNOWN: Final[dict[str, Callable[[Descriptor], Write]]] = {
+_WELL_KNOWN: Final[dict[str, Callable[[Any], Write]]] = {
     "google.protobuf.Timestamp": lambda _: _timestamp,
     "google.protobuf.Duration": lambda _: _duration,
     "google.protobuf.FieldMask": lambda _: _field_mask,
@@ -148,7 +148,7 @@ def _scalar(field: FieldDescriptor) -> Write:
 _WRITERS: Final[dict[str, Write]] = {}
 
 
-def _writer(message_type: Descriptor) -> Write:
+def _writer(message_type: Any) -> Write:
     """The function that writes messages of a type, made once."""
     known = _WRITERS.get(message_type.full_name)
     if known is None:
@@ -158,7 +158,7 @@ def _writer(message_type: Descriptor) -> Write:
     return known
 
 
-def _fields_writer(message_type: Descriptor) -> Write:
+def _fields_writer(message_type: Any) -> Write:
     order = {field.number: index for index, field in enumerate(message_type.fields)}
     plan: dict[int, tuple[int, str, Write]] = {}
 
