@@ -115,7 +115,7 @@ class StateFile:
         return None
 
     def _complain(self, phrase: str, error: str) -> None:
-        """Log a problem once, not at every try."""
-        if self._complaint != phrase + error:
-            self._complaint = phrase + error
+        """Log a problem once, not at every try, until the file was fine again."""
+        if self._complaint != phrase:
+            self._complaint = phrase
             log.warning(phrase, file=str(self._path), **({"error": error} if error else {}))

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -29,6 +30,11 @@ BASE = 1_700_000_000 * S
 
 Request = observer_pb2.GetFlowsRequest
 
+# grpcio's generated stubs carry no types.
+ObserverStub: Any = observer_pb2_grpc.ObserverStub
+ColumnsStub: Any = columns_pb2_grpc.ColumnsStub
+PeerStub: Any = peer_pb2_grpc.PeerStub
+
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
@@ -43,8 +49,8 @@ async def channel(served: Served) -> AsyncIterator[grpc.aio.Channel]:
 
 
 @pytest.fixture
-def observer(channel: grpc.aio.Channel) -> observer_pb2_grpc.ObserverStub:
-    return observer_pb2_grpc.ObserverStub(channel)
+def observer(channel: grpc.aio.Channel) -> Any:
+    return ObserverStub(channel)
 
 
 def flows(tables: Tables, count: int, start: int = 0) -> Rows:
@@ -64,12 +70,12 @@ def at(seconds: int) -> Timestamp:
     return Timestamp(seconds=BASE // S + seconds)
 
 
-async def numbers(observer: observer_pb2_grpc.ObserverStub, request: Request) -> list[int]:
+async def numbers(observer: Any, request: Request) -> list[int]:
     """Which flows come, by their second."""
     return [int(one.flow.time.seconds) - BASE // S async for one in observer.GetFlows(request) if one.HasField("flow")]
 
 
-async def test_the_last_flows_come_oldest_first(served: Served, observer: observer_pb2_grpc.ObserverStub) -> None:
+async def test_the_last_flows_come_oldest_first(served: Served, observer: Any) -> None:
     served.add(flows(served.ring.tables, 50))
     assert await numbers(observer, Request(number=3)) == [47, 48, 49]
     assert await numbers(observer, Request(number=3, first=True)) == [0, 1, 2]
@@ -77,7 +83,7 @@ async def test_the_last_flows_come_oldest_first(served: Served, observer: observ
     assert await numbers(observer, Request()) == list(range(50))
 
 
-async def test_a_filter_applies_before_the_count(served: Served, observer: observer_pb2_grpc.ObserverStub) -> None:
+async def test_a_filter_applies_before_the_count(served: Served, observer: Any) -> None:
     served.add(flows(served.ring.tables, 50))
     dropped = flow_pb2.FlowFilter(verdict=[flow_pb2.DROPPED])
     web_1 = flow_pb2.FlowFilter(source_pod=["shop/web-1"])
@@ -85,9 +91,7 @@ async def test_a_filter_applies_before_the_count(served: Served, observer: obser
     assert await numbers(observer, Request(number=3, whitelist=[dropped], blacklist=[web_1])) == [36, 42, 48]
 
 
-async def test_a_response_carries_node_and_time_outside_too(
-    served: Served, observer: observer_pb2_grpc.ObserverStub
-) -> None:
+async def test_a_response_carries_node_and_time_outside_too(served: Served, observer: Any) -> None:
     served.add(flows(served.ring.tables, 1))
     (one,) = [one async for one in observer.GetFlows(Request())]
     assert one.node_name == one.flow.node_name == "node-1"
@@ -96,7 +100,7 @@ async def test_a_response_carries_node_and_time_outside_too(
     assert one.flow.uuid
 
 
-async def test_a_field_mask_cuts_flows(served: Served, observer: observer_pb2_grpc.ObserverStub) -> None:
+async def test_a_field_mask_cuts_flows(served: Served, observer: Any) -> None:
     served.add(flows(served.ring.tables, 1))
     mask = FieldMask(paths=["source.pod_name", "verdict"])
     (one,) = [one async for one in observer.GetFlows(Request(field_mask=mask))]
@@ -104,9 +108,7 @@ async def test_a_field_mask_cuts_flows(served: Served, observer: observer_pb2_gr
     assert one == observer_pb2.GetFlowsResponse(flow=expected)
 
 
-async def test_a_follower_gets_the_newest_flow_then_each_new_one_at_once(
-    served: Served, observer: observer_pb2_grpc.ObserverStub
-) -> None:
+async def test_a_follower_gets_the_newest_flow_then_each_new_one_at_once(served: Served, observer: Any) -> None:
     served.add(flows(served.ring.tables, 10))
     stream = observer.GetFlows(Request(follow=True))
     assert (await stream.read()).time == at(9)
@@ -118,9 +120,7 @@ async def test_a_follower_gets_the_newest_flow_then_each_new_one_at_once(
     stream.cancel()
 
 
-async def test_an_overtaken_follower_is_told_how_many_it_missed(
-    served: Served, observer: observer_pb2_grpc.ObserverStub
-) -> None:
+async def test_an_overtaken_follower_is_told_how_many_it_missed(served: Served, observer: Any) -> None:
     stream = observer.GetFlows(Request(follow=True))
     await stream.initial_metadata()
     served.ring.append(flows(served.ring.tables, 2000))
@@ -152,18 +152,16 @@ async def test_an_overtaken_follower_is_told_how_many_it_missed(
     ],
 )
 async def test_what_hubble_refuses_is_refused_with_its_code_naming_the_field(
-    observer: observer_pb2_grpc.ObserverStub, channel: grpc.aio.Channel, request_: Request, code: str, text: str
+    observer: Any, channel: grpc.aio.Channel, request_: Request, code: str, text: str
 ) -> None:
-    for stub in (observer, columns_pb2_grpc.ColumnsStub(channel)):
+    for stub in (observer, ColumnsStub(channel)):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             _ = [one async for one in stub.GetFlows(request_)]
         assert caught.value.code().name == code
         assert text in (caught.value.details() or "")
 
 
-async def test_agent_and_debug_events_have_streams_of_their_own(
-    served: Served, observer: observer_pb2_grpc.ObserverStub
-) -> None:
+async def test_agent_and_debug_events_have_streams_of_their_own(served: Served, observer: Any) -> None:
     tables = served.ring.tables
     rows = empty_rows(2)
     rows["kind"] = [Kind.AGENT, Kind.DEBUG]
@@ -184,7 +182,7 @@ async def test_agent_and_debug_events_have_streams_of_their_own(
     assert [one async for one in observer.GetAgentEvents(observer_pb2.GetAgentEventsRequest(number=3))] == []
 
 
-async def test_status_counts_what_is_stored_and_seen(served: Served, observer: observer_pb2_grpc.ObserverStub) -> None:
+async def test_status_counts_what_is_stored_and_seen(served: Served, observer: Any) -> None:
     rows = flows(served.ring.tables, 1500)
     rows["ts_ns"] = time.time_ns() - 10 * S
     served.add(rows)
@@ -197,7 +195,7 @@ async def test_status_counts_what_is_stored_and_seen(served: Served, observer: o
     assert dict(await call.initial_metadata())["hubble-server-version"] == "1.19.4"
 
 
-async def test_old_flows_do_not_count_for_the_rate(served: Served, observer: observer_pb2_grpc.ObserverStub) -> None:
+async def test_old_flows_do_not_count_for_the_rate(served: Served, observer: Any) -> None:
     rows = flows(served.ring.tables, 130)
     rows["ts_ns"][:10] = time.time_ns() - 100 * S
     rows["ts_ns"][10:] = time.time_ns() - S
@@ -205,7 +203,7 @@ async def test_old_flows_do_not_count_for_the_rate(served: Served, observer: obs
     assert (await observer.ServerStatus(observer_pb2.ServerStatusRequest())).flows_rate == 2.0
 
 
-async def test_a_node_knows_no_nodes_but_namespaces(served: Served, observer: observer_pb2_grpc.ObserverStub) -> None:
+async def test_a_node_knows_no_nodes_but_namespaces(served: Served, observer: Any) -> None:
     served.add(flows(served.ring.tables, 3))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await observer.GetNodes(observer_pb2.GetNodesRequest())
@@ -216,7 +214,7 @@ async def test_a_node_knows_no_nodes_but_namespaces(served: Served, observer: ob
 
 async def test_peers_are_told_and_then_each_change(served: Served, channel: grpc.aio.Channel) -> None:
     served.peers.set([PeerEntry("node-1", "unix:///one.sock")])
-    stream = peer_pb2_grpc.PeerStub(channel).Notify(peer_pb2.NotifyRequest())
+    stream = PeerStub(channel).Notify(peer_pb2.NotifyRequest())
     one = await stream.read()
     assert (one.name, one.address, one.type) == ("node-1", "unix:///one.sock", peer_pb2.PEER_ADDED)
     served.peers.set([PeerEntry("node-1", "10.0.0.1:4244"), PeerEntry("node-2")])
@@ -232,7 +230,7 @@ async def test_columns_give_the_same_flows(served: Served, channel: grpc.aio.Cha
     from model.columns import from_arrow_ipc
 
     served.add(flows(served.ring.tables, 50))
-    stub = columns_pb2_grpc.ColumnsStub(channel)
+    stub = ColumnsStub(channel)
     request = Request(number=2, whitelist=[flow_pb2.FlowFilter(verdict=[flow_pb2.DROPPED])])
     tables = Tables()
     answers: list[columns_pb2.ColumnsResponse] = [one async for one in stub.GetFlows(request)]
@@ -241,12 +239,10 @@ async def test_columns_give_the_same_flows(served: Served, channel: grpc.aio.Cha
     assert tables.nodes[int(rows["node"][0])] == NODE
 
 
-async def test_a_client_that_does_not_read_delays_nobody(
-    served: Served, observer: observer_pb2_grpc.ObserverStub
-) -> None:
+async def test_a_client_that_does_not_read_delays_nobody(served: Served, observer: Any) -> None:
     options = [("grpc.http2.lookahead_bytes", 16384)]
     async with grpc.aio.insecure_channel(served.address.replace("unix://", "unix:"), options) as other:
-        slow = observer_pb2_grpc.ObserverStub(other).GetFlows(Request(follow=True, number=1))
+        slow = ObserverStub(other).GetFlows(Request(follow=True, number=1))
         await slow.initial_metadata()
         stream = observer.GetFlows(Request(follow=True))
         await stream.initial_metadata()
@@ -264,7 +260,7 @@ async def test_a_client_that_does_not_read_delays_nobody(
         slow.cancel()
 
 
-async def test_followers_end_when_the_server_stops(served: Served, observer: observer_pb2_grpc.ObserverStub) -> None:
+async def test_followers_end_when_the_server_stops(served: Served, observer: Any) -> None:
     stream = observer.GetFlows(Request(follow=True))
     await stream.initial_metadata()
     await eventually_async(lambda: bool(served.bell._waiting))
