@@ -130,6 +130,8 @@ class Bit(IntEnum):
     `reply` and `drop_reason`, and whatever else the row would tell differently stand in aux; an address of 0 is not
     known; a ts_ns of at most 0 or of the largest number says that time, if any, stands in aux (flow_id.py, ingest.py).
     """
+    LATE = 0x40
+    """Came out of a merge behind newer flows (relay/merge.py)."""
 
 
 IP_NOT_USED: Final = 0

@@ -67,15 +67,17 @@ class Server:
         metadata: Mapping[str, str] | None = None,
         errors: Mapping[type[Exception], Status] | None = None,
         health: Health | None = None,
+        reflection: bool = True,
     ) -> None:
-        """Health and reflection are added to `services`.
+        """Health is added to `services`, and reflection unless that is off.
 
         metadata  sent with every response.
         errors    exceptions of handlers that are answers: status, and str(error) as the message.
         """
         self.health = health or Health()
         everything: list[Service] = [*services, self.health]
-        everything += reflection_services(everything)
+        if reflection:
+            everything += reflection_services(everything)
         self.methods: dict[str, _Method] = {}
         self.services = {one.descriptor.full_name for one in everything}
         for service in everything:

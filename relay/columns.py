@@ -1,0 +1,88 @@
+"""The stream of flows as columns: rows of all nodes over one set of tables.
+
+In:        Arrow batches of our own nodes; messages of nodes that only speak Hubble's protocol.
+Out:       rows for the merge, and Arrow batches of merged rows, so that a client gets one dictionary, not one per node.
+Elsewhere: forms.py says what a form is, and holds that of messages; model/columns.py makes and reads the batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Final
+
+import numpy as np
+
+from model.columns import from_arrow_ipc, to_arrow_ipc
+from model.ingest import rows_from_responses
+from model.row import ROW, Bit
+from model.tables import Tables
+from proto.flowscope import columns_pb2
+from proto.observer import observer_pb2
+from proto.relay import relay_pb2
+from relay.forms import COLUMNS_PATH, HUBBLE_PATH, Fragment, Items
+from rpc.client import Batch, parse
+from rpc.framing import frame
+
+TABLES_KEPT: Final = 100_000
+"""Interned values before those that nothing points at any more are dropped."""
+
+
+class ColumnsForm:
+    """Rows of one set of tables."""
+
+    dtype = ROW
+    path = COLUMNS_PATH
+    send_items = 8192
+
+    def __init__(self) -> None:
+        self._tables = Tables()
+        self._tidy_at = TABLES_KEPT
+
+    def fallback(self, path: str) -> str:
+        return HUBBLE_PATH if path == COLUMNS_PATH else ""
+
+    def read(self, path: str, batch: Batch) -> Fragment:
+        return self._read_columns(batch) if path == COLUMNS_PATH else self._read_messages(batch)
+
+    def _read_columns(self, batch: Batch) -> Fragment:
+        parts: list[Items] = []
+        complete_ns = 0
+        for body in batch.bodies():
+            response = parse(columns_pb2.ColumnsResponse, body)
+            if response.HasField("batch"):
+                parts.append(from_arrow_ipc(response.batch, self._tables))
+            elif response.HasField("time") and not response.HasField("node_status"):
+                complete_ns = max(complete_ns, response.time.ToNanoseconds())
+        return Fragment(np.concatenate(parts) if parts else np.zeros(0, ROW), complete_ns=complete_ns)
+
+    def _read_messages(self, batch: Batch) -> Fragment:
+        responses = [parse(observer_pb2.GetFlowsResponse, body) for body in batch.bodies()]
+        progress = [one.time.ToNanoseconds() for one in responses if one.WhichOneof("response_types") is None]
+        rows = rows_from_responses([one for one in responses if one.WhichOneof("response_types")], self._tables)
+        return Fragment(rows, complete_ns=max(progress, default=0))
+
+    def identities(self, fragment: Fragment) -> Sequence[Hashable]:
+        # Indices into our own tables: equal rows have equal bytes.
+        return [row.tobytes() for row in fragment.items]
+
+    def mark_late(self, items: Items, late: int) -> Items:
+        items = items.copy()
+        items["bits"][:late] = np.bitwise_or(items["bits"][:late], Bit.LATE)
+        return items
+
+    def encode(self, items: Items) -> bytes:
+        return frame(columns_pb2.ColumnsResponse(batch=to_arrow_ipc(items, self._tables)))
+
+    def drop(self, items: Items) -> None:
+        return
+
+    def tidy(self, live: Callable[[], list[Items]]) -> None:
+        if self._tables.size() < self._tidy_at:
+            return
+        self._tables.compact(live())
+        self._tidy_at = max(TABLES_KEPT, 2 * self._tables.size())
+
+    def status(self, event: relay_pb2.NodeStatusEvent, node_name: str, time_ns: int) -> bytes:
+        response = columns_pb2.ColumnsResponse(node_status=event, node_name=node_name)
+        response.time.FromNanoseconds(time_ns)
+        return frame(response)
