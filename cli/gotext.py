@@ -11,7 +11,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from model.text.durations import format_duration
 from model.text.quote import quote
+
+__all__ = ["format_duration", "parse_bool", "parse_duration", "parse_int", "parse_uint"]
 
 _TRUE: Final = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 _FALSE: Final = frozenset(("0", "f", "F", "false", "FALSE", "False"))
@@ -125,32 +128,3 @@ def _span(text: str, characters: str) -> int:
     while end < len(text) and text[end] in characters:
         end += 1
     return end
-
-
-def _fraction(value: int, scale: int) -> str:
-    """`value / scale` without trailing zeros."""
-    whole, rest = divmod(value, scale)
-    if not rest:
-        return str(whole)
-    return f"{whole}.{str(rest).zfill(len(str(scale)) - 1).rstrip('0')}"
-
-
-def format_duration(ns: int) -> str:
-    """time.Duration.String: `26h3m4.005s`, `1.5ms`, `0s`."""
-    if ns == 0:
-        return "0s"
-    sign, ns = ("-", -ns) if ns < 0 else ("", ns)
-    if ns < 1_000:
-        return f"{sign}{ns}ns"
-    if ns < 1_000_000:
-        return f"{sign}{_fraction(ns, 1_000)}µs"
-    if ns < 1_000_000_000:
-        return f"{sign}{_fraction(ns, 1_000_000)}ms"
-    minutes, rest = divmod(ns, 60_000_000_000)
-    text = f"{_fraction(rest, 1_000_000_000)}s"
-    if minutes:
-        hours, minutes = divmod(minutes, 60)
-        text = f"{minutes}m{text}"
-        if hours:
-            text = f"{hours}h{text}"
-    return sign + text

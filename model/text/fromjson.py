@@ -158,7 +158,7 @@ def _enum(field: FieldDescriptor) -> Read:
                 if discard:
                     raise _SkipError
                 raise ValueError(f"unknown value {_shown(value)} of {field.name}")
-            return known
+            return int(known)
         if type(value) is not int and not isinstance(value, _Float):
             raise ValueError(f"invalid value {_shown(value)} of {field.name}")
         exact: int = number(value, False)

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2
 from proto.observer import observer_pb2
 from proto.peer import peer_pb2
 
-METHODS = {
+METHODS: dict[str, tuple[str, Any, Any, bool]] = {
     "GetFlows": ("observer.Observer", observer_pb2.GetFlowsRequest, observer_pb2.GetFlowsResponse, True),
     "GetAgentEvents": (
         "observer.Observer",

@@ -54,7 +54,8 @@ def run_inside(arguments: list[str], stdin: bytes, env: dict[str, str], tmp: Pat
 
     source = tmp / "stdin"
     source.write_bytes(stdin)
-    out, errors = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
+    out_bytes, error_bytes = io.BytesIO(), io.BytesIO()
+    out, errors = io.TextIOWrapper(out_bytes, "utf-8"), io.TextIOWrapper(error_bytes, "utf-8")
     with (
         open(source) as file,
         environment(env),
@@ -67,7 +68,7 @@ def run_inside(arguments: list[str], stdin: bytes, env: dict[str, str], tmp: Pat
         code = main(arguments)
         out.flush()
         errors.flush()
-    return Run(out.buffer.getvalue(), errors.buffer.getvalue(), code)  # type: ignore[attr-defined]
+    return Run(out_bytes.getvalue(), error_bytes.getvalue(), code)
 
 
 def run_outside(arguments: list[str], stdin: bytes, env: dict[str, str]) -> Run:
@@ -91,7 +92,7 @@ def environment(env: dict[str, str]) -> Iterator[None]:
 
 
 @pytest.mark.skipif(not CASES, reason=f"{FOLDER} is missing; set FLOWSCOPE_SHARED")
-@pytest.mark.parametrize(("number", "case"), enumerate(CASES), ids=[case["id"] for case in CASES])
+@pytest.mark.parametrize(("number", "case"), list(enumerate(CASES)), ids=[case["id"] for case in CASES])
 def test_output_is_that_of_the_reference(number: int, case: dict[str, Any], tmp_path: Path) -> None:
     if case["id"] in EXCEPTIONS:
         pytest.xfail(EXCEPTIONS[case["id"]])
