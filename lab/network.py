@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from ipaddress import ip_address
 from typing import Any, Final
@@ -24,6 +25,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from lab.cluster import NODE_NETWORKS
 from lab.linux import delete_netns, inside, make_netns, netns_path
+from lab.names import OUTSIDE, node_netns, pod_netns
 from lab.rundir import RunDir
 from mesh import ipam
 from mesh.devices import VXLAN_OVERHEAD, set_sysctl
@@ -31,8 +33,6 @@ from mesh.names import interface_name, mac_address
 from mesh.resources import Node, Pod, PodNetwork
 from service.failure import Failure
 
-PREFIX: Final = "fs-"
-OUTSIDE: Final = f"{PREFIX}outside"
 BRIDGE: Final = "kind"
 UPLINK: Final = "eth0"
 MTU: Final = 1500
@@ -47,24 +47,34 @@ QUIET: Final = {
 }
 
 
-def node_netns(node: str) -> str:
-    """Namespace of a node."""
-    return f"{PREFIX}{node}"
-
-
-def pod_netns(namespace: str, name: str) -> str:
-    """Namespace of a pod; `_` cannot be part of either name."""
-    return f"{PREFIX}{namespace}_{name}"
-
-
 class Network:
-    """Makes and removes the lab's namespaces. Single-threaded: it moves the calling thread about."""
+    """Makes and removes the lab's namespaces.
+
+    The work is done in a thread of its own: a thread is what moves into a namespace, and pyroute2 runs an event loop
+    inside its calls, which a caller inside asyncio could not.
+    """
 
     def __init__(self, run_dir: RunDir) -> None:
         self._run_dir = run_dir
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network")
 
     def make_outside(self) -> None:
         """The world: a bridge with the first address of the nodes' network."""
+        self._thread.submit(self._make_outside).result()
+
+    def make_node(self, node: Node, number: int) -> None:
+        """A node on the bridge, with a default route to the world."""
+        self._thread.submit(self._make_node, node, number).result()
+
+    def make_pod(self, pod: Pod, node: Node) -> PodNetwork:
+        """A pod behind its node. Repeating it, as after a crash, starts over."""
+        return self._thread.submit(self._make_pod, pod, node).result()
+
+    def delete_pod(self, namespace: str, name: str) -> None:
+        """Forget a pod's namespace; its veth goes with it."""
+        delete_netns(pod_netns(namespace, name))
+
+    def _make_outside(self) -> None:
         self._make_netns(OUTSIDE)
         with _iproute(OUTSIDE) as ip:
             ip.link("add", ifname=BRIDGE, kind="bridge")
@@ -73,8 +83,7 @@ class Network:
                 _add_address(ip, bridge, str(network[1]), network.prefixlen)
             ip.link("set", index=bridge, state="up", mtu=MTU)
 
-    def make_node(self, node: Node, number: int) -> None:
-        """A node on the bridge, with a default route to the world."""
+    def _make_node(self, node: Node, number: int) -> None:
         name = node_netns(node.name)
         self._make_netns(name)
         port = f"node{number}"
@@ -89,8 +98,7 @@ class Network:
                 _add_address(ip, uplink, address, network.prefixlen)
                 ip.route("add", dst="default", family=_family(address), gateway=str(network[1]), oif=uplink)
 
-    def make_pod(self, pod: Pod, node: Node) -> PodNetwork:
-        """A pod behind its node. Repeating it, as after a crash, starts over."""
+    def _make_pod(self, pod: Pod, node: Node) -> PodNetwork:
         name = pod_netns(pod.namespace, pod.name)
         delete_netns(name)
         self._make_netns(name)
@@ -114,10 +122,6 @@ class Network:
                 ip.route("add", dst=f"{router}/{full}", oif=device, scope=_SCOPE_LINK)
                 ip.route("add", dst="default", family=_family(address), gateway=router, oif=device)
         return wires
-
-    def delete_pod(self, namespace: str, name: str) -> None:
-        """Forget a pod's namespace; its veth goes with it."""
-        delete_netns(pod_netns(namespace, name))
 
     def _make_netns(self, name: str) -> None:
         self._run_dir.record_netns([name])

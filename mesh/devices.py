@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Final
@@ -38,13 +39,20 @@ SYSCTLS: Final[Mapping[str, str]] = {
 
 
 class NodeDevices:
-    """Devices of the namespace in which the caller runs."""
+    """Devices of the namespace in which the caller runs.
+
+    Netlink is spoken in a thread of its own: pyroute2 runs an event loop inside its calls, which a caller inside
+    asyncio could not.
+    """
 
     def __init__(self) -> None:
-        self._ip = IPRoute()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
+        self._ip: Any = self._thread.submit(IPRoute).result()
 
     def close(self) -> None:
-        self._ip.close()
+        """Close the socket and end the thread."""
+        self._thread.submit(self._ip.close).result()
+        self._thread.shutdown()
 
     def prepare(self, node: Node, uplink: str) -> None:
         """Make what is missing. `uplink` is the device that leads to the other nodes.
@@ -52,12 +60,15 @@ class NodeDevices:
         Raises: Failure when the kernel refuses.
         """
         try:
-            self._make(node, uplink)
+            self._thread.submit(self._make, node, uplink).result()
         except NetlinkError as error:
             raise Failure(f"cannot prepare the devices of node {node.name}: {error}") from error
 
     def links(self) -> dict[int, str]:
         """Names of all devices by ifindex."""
+        return self._thread.submit(self._links).result()
+
+    def _links(self) -> dict[int, str]:
         return {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in self._ip.get_links()}
 
     def _make(self, node: Node, uplink: str) -> None:

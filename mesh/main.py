@@ -23,6 +23,7 @@ from typing import Any, Final
 import structlog
 
 from bpf.datapath import Aggregation, Datapath, Endpoint, IpcacheEntry, Prefix
+from bpf.loader import BpfError
 from mesh import identities, ipam, knowledge
 from mesh.config import AgentConfig
 from mesh.controller import Cluster
@@ -33,7 +34,7 @@ from service.failure import Failure
 
 MAX_ENDPOINT_ID: Final = 65535
 
-log = structlog.get_logger().bind(component="agent")
+log = structlog.get_logger(component="agent")
 
 
 async def serve(config: AgentConfig, stop: asyncio.Event, reload: asyncio.Event) -> None:
@@ -60,6 +61,8 @@ async def serve(config: AgentConfig, stop: asyncio.Event, reload: asyncio.Event)
                 await stop.wait()
                 for task in work:
                     task.cancel()
+    except* BpfError as errors:
+        raise Failure(str(errors.exceptions[0])) from errors
     finally:
         store.close()
 

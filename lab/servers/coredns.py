@@ -15,7 +15,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from lab.servers.cluster_dns import Zone
 from lab.servers.dns_wire import MAX_TCP, Code, Malformed, parse_query, render, render_error
@@ -54,8 +54,8 @@ class Udp(asyncio.DatagramProtocol):
         self._responder = responder
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        # Python 3.11's own datagram transport does not say that it is one.
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
         answer = self._responder.reply(data)

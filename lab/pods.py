@@ -1,0 +1,220 @@
+"""Pods as running things: a namespace, files, processes; what a kubelet does, for all nodes at once.
+
+In:        Pod resources with node and addresses.
+Out:       namespaces with programs in them; for each pod whether it is ready.
+Elsewhere: network.py wires, images.py knows the programs, supervisor.py writes what is found here into the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from lab import images
+from lab.linux import Place
+from lab.names import node_netns, pod_netns
+from lab.network import Network
+from lab.process import Process, Program
+from lab.rundir import MARK, RunDir
+from mesh.resources import Node, Pod, PodNetwork
+from mesh.store import Store, Update
+
+STOP_S: Final = 1.0
+"""Seconds that a pod's programs get to end."""
+SEARCH: Final = "svc.cluster.local cluster.local"
+NSSWITCH: Final = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n"
+"""Names must go to the pod's own DNS server, not to a resolver daemon of the machine."""
+
+TCP_LISTEN: Final = "0A"
+UDP_BOUND: Final = "07"
+
+
+@dataclass(slots=True)
+class Sandbox:
+    """One pod that has been made."""
+
+    pod: Pod
+    network: PodNetwork | None
+    place: Place
+    processes: list[Process]
+
+    @property
+    def restarts(self) -> int:
+        """How often its programs were started again."""
+        return sum(process.restarts for process in self.processes)
+
+    def is_serving(self) -> bool:
+        """Whether every program runs and every port that the manifest names is bound.
+
+        Looking at the kernel's tables costs no packet, so no probe of ours appears among the flows.
+        """
+        pids = [process.pid for process in self.processes]
+        wanted = [
+            (port.protocol, port.container_port)
+            for container in self.pod.spec.containers
+            for port in container.ports
+            if port.protocol != "SCTP"
+        ]
+        if None in pids or not pids:
+            return False
+        return not wanted or set(wanted) <= bound_ports(Path(f"/proc/{pids[0]}/net"))
+
+
+class Pods:
+    """All pods of the lab."""
+
+    def __init__(self, run_dir: RunDir, network: Network, on_change: Callable[[], None]) -> None:
+        self._run_dir = run_dir
+        self._network = network
+        self._on_change = on_change
+        self._around = images.Surroundings(store=run_dir.store)
+        self.sandboxes: dict[str, Sandbox] = {}
+        """By uid."""
+
+    async def synchronise(self, pods: Iterable[Pod], nodes: Mapping[str, Node]) -> None:
+        """Make what is missing, remove what is not wanted any more."""
+        placed = {pod.metadata.uid: pod for pod in pods if pod.status.pod_ips and pod.spec.node_name in nodes}
+        await asyncio.gather(*(self._remove(uid) for uid in self.sandboxes.keys() - placed.keys()))
+        for uid, pod in placed.items():
+            if uid in self.sandboxes:
+                self.sandboxes[uid].pod = pod
+            else:
+                self.sandboxes[uid] = self._make(pod, nodes[pod.spec.node_name])
+        self.write_files()
+        for sandbox in self.sandboxes.values():
+            if not sandbox.processes:
+                self._start(sandbox)
+
+    async def stop(self) -> None:
+        """End all programs; the namespaces are left to cleanup."""
+        processes = [process for sandbox in self.sandboxes.values() for process in sandbox.processes]
+        await asyncio.gather(*(process.stop(STOP_S) for process in processes))
+
+    def write_files(self) -> None:
+        """/etc files of every pod; in place, because they are bind-mounted."""
+        servers = dns_servers(sandbox.pod for sandbox in self.sandboxes.values())
+        for number, sandbox in enumerate(sorted(self.sandboxes.values(), key=lambda one: one.pod.key)):
+            if sandbox.place.etc is not None:
+                # Each pod begins with another server, so that all replicas get their share.
+                turn = number % len(servers) if servers else 0
+                write_etc(sandbox.place.etc, pod_files(sandbox.pod, [*servers[turn:], *servers[:turn]]))
+
+    def _make(self, pod: Pod, node: Node) -> Sandbox:
+        etc = self._run_dir.pod(pod.namespace, pod.name)
+        hostname = pod.spec.hostname or pod.name
+        if pod.spec.host_network:
+            return Sandbox(pod, None, Place(netns=node_netns(node.name), hostname=node.name), [])
+        wires = self._network.make_pod(pod, node)
+        place = Place(netns=pod_netns(pod.namespace, pod.name), hostname=hostname[:63], etc=etc, own_sys=True)
+        return Sandbox(pod, wires, place, [])
+
+    def _start(self, sandbox: Sandbox) -> None:
+        pod = sandbox.pod
+        for container in pod.spec.containers:
+            line = images.command_line(pod, container, self._around)
+            program = Program(
+                name=f"{pod.namespace}_{pod.name}_{container.name}",
+                argv=line.argv,
+                env={**line.env, MARK: str(self._run_dir.path)},
+                place=sandbox.place,
+                restart=pod.spec.restart_policy,
+            )
+            process = Process(program, self._run_dir.logs / f"{program.name}.log", self._on_change)
+            sandbox.processes.append(process)
+            process.start()
+
+    async def _remove(self, uid: str) -> None:
+        sandbox = self.sandboxes.pop(uid)
+        await asyncio.gather(*(process.stop(STOP_S) for process in sandbox.processes))
+        if not sandbox.pod.spec.host_network:
+            self._network.delete_pod(sandbox.pod.namespace, sandbox.pod.name)
+
+
+def dns_servers(pods: Iterable[Pod]) -> list[str]:
+    """Addresses of the cluster's DNS servers: the pods behind the service kube-dns."""
+    return sorted(
+        pod.ips[0]
+        for pod in pods
+        if pod.namespace == "kube-system" and pod.metadata.labels.get("k8s-app") == "kube-dns"
+    )
+
+
+def pod_files(pod: Pod, servers: Sequence[str]) -> dict[str, str]:
+    """What stands in a pod's /etc."""
+    hostname = pod.spec.hostname or pod.name
+    hosts = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback", *(f"{ip} {hostname}" for ip in pod.ips)]
+    resolver = [
+        f"search {pod.namespace}.{SEARCH}",
+        *(f"nameserver {address}" for address in servers),
+        "options ndots:5",
+    ]
+    return {"hosts": _lines(hosts), "resolv.conf": _lines(resolver), "hostname": f"{hostname}\n"}
+
+
+def place_files(hostname: str, known: Mapping[str, str], servers: Sequence[str]) -> dict[str, str]:
+    """What stands in the /etc of a node, or of the outside world. known: name -> address."""
+    hosts = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+    hosts += [f"{address} {name}" for name, address in known.items()]
+    # Without a server the resolver asks 127.0.0.1, where nobody is: an error at once, not a timeout.
+    resolver = [f"search {SEARCH}", *(f"nameserver {address}" for address in servers)] if servers else []
+    return {"hosts": _lines(hosts), "resolv.conf": _lines(resolver), "hostname": f"{hostname}\n"}
+
+
+def write_etc(folder: Path, files: Mapping[str, str]) -> None:
+    """Write files whose content differs, without replacing their inodes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in {**files, "nsswitch.conf": NSSWITCH}.items():
+        path = folder / name
+        if not path.exists() or path.read_text() != content:
+            path.write_text(content)
+
+
+def bound_ports(proc_net: Path) -> set[tuple[str, int]]:
+    """Protocols and ports on which something listens in the namespace that /proc/PID/net shows."""
+    ports = set()
+    for protocol, table, state in (
+        ("TCP", "tcp", TCP_LISTEN), ("TCP", "tcp6", TCP_LISTEN), ("UDP", "udp", UDP_BOUND), ("UDP", "udp6", UDP_BOUND),
+    ):  # fmt: skip
+        try:
+            lines = (proc_net / table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == state:
+                ports.add((protocol, int(fields[1].rpartition(":")[2], 16)))
+    return ports
+
+
+def programmed(run_dir: RunDir, node: str) -> set[str]:
+    """Uids of the pods that the node's agent has put into the kernel."""
+    try:
+        done = json.loads((run_dir.node(node) / "agent.json").read_text())
+    except (OSError, ValueError):
+        return set()
+    return set(done.get("pods", ()))
+
+
+def report_status(store: Store, seen: Mapping[str, tuple[PodNetwork | None, bool]]) -> None:
+    """Write what became of pods into the store. seen: by uid, how it is wired and whether it is ready."""
+
+    def change(existing: Sequence[Any]) -> Update:
+        put = []
+        for one in existing:
+            if isinstance(one, Pod) and one.metadata.uid in seen:
+                wires, ready = seen[one.metadata.uid]
+                phase = "Running" if ready or one.status.phase == "Running" else "Pending"
+                status = one.status.model_copy(update={"network": wires, "ready": ready, "phase": phase})
+                if status != one.status:
+                    put.append(one.model_copy(update={"status": status}))
+        return Update(tuple(put))
+
+    store.update(change)
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

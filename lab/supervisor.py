@@ -1,0 +1,390 @@
+"""The lab's supervisor: one process that makes the cluster, keeps it running and takes it down.
+
+In:        LabOptions; the resource store, which `lab apply` writes to; SIGTERM.
+Out:       namespaces, pods, an agent and an observer per node, relay and UI; lab.json for the command line.
+Elsewhere: pods.py runs pods, network.py makes wires, cleanup.py removes whatever is left.
+
+One loop, one thread. It plays the parts of Kubernetes that decide (through mesh.controller), and of the machines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from lab import images
+from lab.cleanup import clean
+from lab.cluster import Cluster as KindCluster
+from lab.cluster import read_kind_config
+from lab.linux import Place, mount
+from lab.names import OUTSIDE, node_netns, pod_netns
+from lab.network import Network, foreign_namespaces
+from lab.options import STOP_S, SYSTEM, LabOptions
+from lab.pods import Pods, dns_servers, place_files, programmed, report_status, write_etc
+from lab.process import Process, Program, flowscope
+from lab.rundir import MARK, RunDir
+from mesh.controller import DEFAULT_NAMESPACES, missing_namespaces, reconcile, workload
+from mesh.resources import InvalidResource, Metadata, Namespace, Node, Pod, Resource, parse_manifests
+from mesh.store import SqliteStore
+from service.failure import Failure
+from service.run import run
+
+LOOK_S: Final = 0.05
+"""How often the supervisor looks while something is not ready yet."""
+GIVE_UP_RESTARTS: Final = 3
+"""A process that falls so often before the lab is ready will not get better."""
+
+log = structlog.get_logger(component="lab")
+
+
+class Supervisor:
+    """The lab while it runs."""
+
+    def __init__(self, options: LabOptions) -> None:
+        self._options = options
+        self._run_dir = RunDir(Path(options.run_dir))
+        self._network = Network(self._run_dir)
+        self._changed = asyncio.Event()
+        self._pods = Pods(self._run_dir, self._network, self._changed.set)
+        self._services: dict[str, Process] = {}
+        self._nodes: dict[str, Node] = {}
+        self._store: SqliteStore | None = None
+        self._phase = "starting"
+        self._began = time.monotonic()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Make everything, keep it, take it down. Raises: Failure; what was made is removed then, too."""
+        self._run_dir.create()
+        if not self._run_dir.lock():
+            raise Failure("another lab is running; see `flowscope lab status`, end it with `flowscope lab down`")
+        reason: Failure | None = None
+        try:
+            cluster, resources = read_inputs(self._options)
+            self._refuse_foreign(cluster)
+            self._prepare(cluster, resources)
+            await self._serve(stop)
+        except* (Failure, InvalidResource) as group:
+            reason = Failure(str(_first(group)))
+        finally:
+            await self._take_down()
+            if reason is not None:
+                # What `lab up` prints; it is waiting for a state.
+                self._run_dir.write_state({"phase": "failed", "message": str(reason)})
+            self._run_dir.unlock()
+        if reason is not None:
+            raise reason
+
+    def _refuse_foreign(self, cluster: KindCluster) -> None:
+        wanted = [OUTSIDE, *(node_netns(node.name) for node in cluster.nodes)]
+        if foreign := foreign_namespaces(wanted, self._run_dir.recorded_netns()):
+            raise Failure(
+                f"network namespace {foreign[0]} is in the way and not of this lab;"
+                f" `lab down` of the lab that made it, or `ip netns delete {foreign[0]}`, removes it"
+            )
+
+    def _prepare(self, cluster: KindCluster, resources: Sequence[Resource]) -> None:
+        """Network, store, BPF file system: what processes need to start."""
+        clean(self._run_dir)
+        self._run_dir.create()
+        self._write_state()
+        mount("bpffs", str(self._run_dir.bpffs), "bpf", 0)
+        self._network.make_outside()
+        for number, node in enumerate(cluster.nodes):
+            self._network.make_node(node, number)
+            self._run_dir.node(node.name).mkdir(exist_ok=True)
+        self._store = SqliteStore(self._run_dir.store)
+        spaces = [_namespace(name) for name in DEFAULT_NAMESPACES]
+        self._store.apply([*spaces, *cluster.nodes, *resources])
+        self._nodes = {one.name: one for one in self._store.find("Node") if isinstance(one, Node)}
+        log.info("network ready", nodes=len(self._nodes), seconds=round(time.monotonic() - self._began, 2))
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        for node in self._nodes.values():
+            self._start_agent(node)
+        async with asyncio.TaskGroup() as tasks:
+            work = [
+                tasks.create_task(self._follow(), name="follow"),
+                tasks.create_task(self._look(), name="look"),
+            ]
+            await stop.wait()
+            for task in work:
+                task.cancel()
+
+    async def _follow(self) -> None:
+        """After each change of the store: decide what follows, then make it so."""
+        assert self._store is not None
+        async for _ in self._store.watch():
+            if self._store.update(reconcile):
+                continue  # our own change wakes us again
+            pods = [one for one in self._store.find("Pod") if isinstance(one, Pod)]
+            await self._pods.synchronise(pods, self._nodes)
+            self._write_place_files(pods)
+            self._changed.set()
+
+    async def _look(self) -> None:
+        """Find out what has become ready, start what depends on it, tell the store and lab.json."""
+        while True:
+            self._changed.clear()
+            waiting = self._check_pods() + self._check_services()
+            if not waiting and self._phase == "starting":
+                self._phase = "ready"
+                log.info("lab ready", seconds=round(time.monotonic() - self._began, 2))
+            if self._phase == "starting":
+                self._give_up()
+            self._write_state(waiting)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S if waiting else None):
+                    await self._changed.wait()
+
+    def _check_pods(self) -> list[str]:
+        """Pods that are not ready; the store learns who is."""
+        assert self._store is not None
+        done = {uid for node in self._nodes for uid in programmed(self._run_dir, node)}
+        seen, waiting = {}, []
+        for uid, sandbox in self._pods.sandboxes.items():
+            ready = sandbox.is_serving() and (uid in done or sandbox.pod.spec.host_network)
+            if (sandbox.network, ready) != (sandbox.pod.status.network, sandbox.pod.status.ready):
+                seen[uid] = (sandbox.network, ready)
+            if not ready:
+                waiting.append(f"pod {sandbox.pod.namespace}/{sandbox.pod.name}")
+        if seen:
+            report_status(self._store, seen)
+        unplaced = [one for one in self._store.find("Pod") if isinstance(one, Pod) and not one.status.pod_ips]
+        return waiting + [f"pod {one.namespace}/{one.name} (no node will do)" for one in unplaced]
+
+    def _check_services(self) -> list[str]:
+        """Observers need their node's maps, the relay needs observers, the UI needs the relay."""
+        waiting = []
+        for node in self._nodes:
+            if not (self._run_dir.node(node) / "agent.json").exists():
+                waiting.append(f"agent of {node}")
+            elif not (self._have(f"{node}_observer", partial(self._observer, node)) and _answers(self._socket(node))):
+                waiting.append(f"observer of {node}")
+        if waiting:
+            return waiting
+        for name, listen, make in (
+            ("relay", self._options.relay_listen, self._relay),
+            ("ui", self._options.ui_listen, self._ui),
+        ):
+            if listen and not (self._have(name, make) and _answers(listen)):
+                waiting.append(f"{name} on {listen}")
+        return waiting
+
+    def _have(self, name: str, make: Callable[[], Program]) -> bool:
+        """Start a service if it was not started yet; True once it runs."""
+        if name not in self._services:
+            self._start(make())
+        return self._services[name].pid is not None
+
+    def _start(self, program: Program) -> None:
+        process = Process(program, self._run_dir.logs / f"{program.name}.log", self._changed.set)
+        self._services[program.name] = process
+        process.start()
+
+    def _start_agent(self, node: Node) -> None:
+        folder = self._run_dir.node(node.name)
+        self._start(
+            self._service(
+                f"{node.name}_agent",
+                "agent",
+                node.name,
+                {
+                    "node": node.name,
+                    "store": self._run_dir.store,
+                    "state-file": folder / "state.json",
+                    "bpffs": self._run_dir.bpffs,
+                    "aggregation": self._options.aggregation,
+                },
+            )
+        )
+
+    def _observer(self, node: str) -> Program:
+        record = Path(self._options.record) / f"{node}.fsr" if self._options.record else ""
+        return self._service(
+            f"{node}_observer",
+            "observer",
+            node,
+            {
+                "node-name": node,
+                "listen": self._socket(node),
+                "state-file": self._run_dir.node(node) / "state.json",
+                "pin-dir": self._run_dir.bpffs / "flowscope" / node,
+                "record": record,
+            },
+        )
+
+    def _relay(self) -> Program:
+        return self._service(
+            "relay",
+            "relay",
+            None,
+            {
+                "listen": self._options.relay_listen,
+                "health-listen": "",
+                "peers": ",".join(f"{node}={self._socket(node)}" for node in self._nodes),
+                "disable-client-tls": "true",
+                "disable-server-tls": "true",
+            },
+        )
+
+    def _ui(self) -> Program:
+        return self._service(
+            "ui", "ui", None, {"listen": self._options.ui_listen, "server": self._options.relay_listen}
+        )
+
+    def _service(self, name: str, command: str, node: str | None, settings: dict[str, object]) -> Program:
+        place = Place(netns=node_netns(node), hostname=node) if node else Place()
+        flags = (f"--{key}={value}" for key, value in settings.items())
+        env = {**os.environ, MARK: str(self._run_dir.path), "PYTHONPATH": str(images.SOURCE_ROOT)}
+        return Program(name=name, argv=flowscope(command, *flags), place=place, env=env)
+
+    def _socket(self, node: str) -> str:
+        return f"unix://{self._run_dir.node(node) / 'observer.sock'}"
+
+    def _write_place_files(self, pods: Sequence[Pod]) -> None:
+        """/etc files of nodes and of the outside world, for `lab exec`."""
+        nodes = {node.name: node.ips[0] for node in self._nodes.values()}
+        servers = dns_servers(pod for pod in pods if pod.ips)
+        for name in nodes:
+            write_etc(self._run_dir.node(name) / "etc", place_files(name, nodes, servers))
+        write_etc(self._run_dir.path / "outside" / "etc", place_files("outside", nodes, ()))
+
+    def _give_up(self) -> None:
+        """Stop waiting for something that keeps falling."""
+        for process in self._services.values():
+            if process.restarts >= GIVE_UP_RESTARTS:
+                raise Failure(f"{process.program.name} does not stay up: {_last_line(process.log_file)}")
+
+    def _write_state(self, waiting: Sequence[str] = ()) -> None:
+        self._run_dir.write_state(
+            {
+                "phase": self._phase,
+                "pid": os.getpid(),
+                "waiting": list(waiting),
+                "relay": self._options.relay_listen,
+                "ui": self._options.ui_listen,
+                "nodes": [
+                    {"name": node.name, "netns": node_netns(node.name), "ips": list(node.ips)}
+                    for node in self._nodes.values()
+                ],
+                "pods": [self._pod_state(uid) for uid in self._pods.sandboxes],
+                "processes": [
+                    {"name": name, "pid": one.pid, "restarts": one.restarts} for name, one in self._services.items()
+                ],
+            }
+        )
+
+    def _pod_state(self, uid: str) -> dict[str, Any]:
+        sandbox = self._pods.sandboxes[uid]
+        pod, place = sandbox.pod, sandbox.place
+        kind, owner = workload(pod)
+        return {
+            "namespace": pod.namespace,
+            "name": pod.name,
+            "deployment": owner if kind == "Deployment" else "",
+            "labels": dict(pod.metadata.labels),
+            "node": pod.spec.node_name,
+            "ips": list(pod.ips),
+            "ready": pod.status.ready,
+            "restarts": sandbox.restarts,
+            "netns": node_netns(pod.spec.node_name) if pod.spec.host_network else pod_netns(pod.namespace, pod.name),
+            "hostname": place.hostname,
+            "etc": str(place.etc) if place.etc else None,
+        }
+
+    async def _take_down(self) -> None:
+        """Children first, so that each can finish; then whatever else there is."""
+        self._phase = "stopping"
+        with suppress(OSError):
+            self._write_state()
+        late = [one for name, one in self._services.items() if name in ("ui", "relay")]
+        await asyncio.gather(*(one.stop(STOP_S) for one in late))
+        rest = [one for one in self._services.values() if one not in late]
+        await asyncio.gather(self._pods.stop(), *(one.stop(STOP_S) for one in rest))
+        if self._store is not None:
+            self._store.close()
+        clean(self._run_dir)
+        log.info("lab is down")
+
+
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _namespace(name: str) -> Namespace:
+    return Namespace(api_version="v1", kind="Namespace", metadata=Metadata(name=name))
+
+
+def read_inputs(options: LabOptions) -> tuple[KindCluster, list[Resource]]:
+    """The cluster and what is to run in it. Raises: Failure, InvalidResource."""
+    cluster = read_kind_config(read_text(options.config), options.config)
+    resources: list[Resource] = []
+    for path in (*map(str, SYSTEM), *options.manifests):
+        resources += read_manifest(path, resources)
+    return cluster, resources
+
+
+def read_manifest(path: str, known: Sequence[Resource]) -> list[Resource]:
+    """The resources of one file, such that the lab can run them. Raises: Failure, InvalidResource."""
+    found = parse_manifests(read_text(path), path)
+    images.check_images(found, path)
+    if lost := missing_namespaces(found, known):
+        raise InvalidResource(
+            f"{path} ({lost[0].key}): metadata.namespace: there is no namespace {lost[0].namespace!r}"
+        )
+    return found
+
+
+def read_text(path: str) -> str:
+    """A file, or standard input for `-`. Raises: Failure."""
+    try:
+        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _answers(address: str) -> bool:
+    """Whether somebody accepts connections at `unix:///path` or `host:port`."""
+    try:
+        if address.startswith("unix://"):
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(address.removeprefix("unix://"))
+        else:
+            host, _, port = address.rpartition(":")
+            with socket.create_connection((host.strip("[]") or "localhost", int(port)), timeout=0.2):
+                pass
+    except OSError:
+        return False
+    return True
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        lines = []
+    return f"{lines[-1].removeprefix('flowscope: ') if lines else 'no output'} (log: {path})"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m lab.supervisor OPTIONS`, as `lab up` starts it."""
+    options = LabOptions.from_json(arguments[0])
+
+    async def serve(config: LabOptions, stop: asyncio.Event, _reload: asyncio.Event) -> None:
+        await Supervisor(config).run(stop)
+
+    return run(serve, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
