@@ -139,9 +139,11 @@ class Tables:
     def compact(self, live: Sequence[Rows]) -> None:
         """Drop what no row of `live` points at and renumber those rows in place."""
         for name, fields in TABLE_FIELDS.items():
-            seen = [np.unique(rows[field]) for rows in live for field in fields]
-            used = np.unique(np.concatenate([np.zeros(0, np.uint32), *seen]))
-            moved = self.table(name).keep(used.tolist())
+            used = np.zeros(len(self.table(name)), np.bool_)
+            for rows in live:
+                for field in fields:
+                    used[rows[field]] = True
+            moved = self.table(name).keep(np.flatnonzero(used).tolist())
             for rows in live:
                 for field in fields:
                     rows[field] = moved[rows[field]]

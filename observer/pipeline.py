@@ -17,13 +17,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
-import numpy as np
 import orjson
 import structlog
 
 from model.decode import Decoded, Decoder
 from model.events import EventBatch
-from model.row import Rows
+from model.row import Rows, join_rows
 from model.tables import Node
 from observer.batches import join, split
 from observer.bell import Bell
@@ -206,7 +205,7 @@ class Pipeline:
         rows = [perf_loss_row(tables, node, cpu, count, loss.last_ns) for cpu, count in loss.perf]
         if loss.events:
             rows.append(queue_loss_row(tables, node, loss.events, loss.first_ns, loss.last_ns))
-        return np.concatenate(rows)
+        return join_rows(rows)
 
     def _parsed(self, lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
         for line in lines:

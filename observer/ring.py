@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from model.row import ROW, Kind, Rows
+from model.row import ROW, Kind, Rows, copy_rows
 from model.tables import Tables
 from proto.flow import flow_pb2
 
@@ -142,7 +142,7 @@ class Ring:
 
     def _put(self, place: int, position: int, rows: Rows) -> None:
         target = self._store[place : place + len(rows)]
-        target[:] = rows
+        copy_rows(target, rows)
         target["seq"] = np.arange(position, position + len(rows), dtype=np.uint64)
 
     def _note_lost(self, rows: Rows, special: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from model.row import Kind, Rows
+from model.row import Kind, Rows, choose_rows
 from observer.ring import Cursor, Ring
 
 Mask = npt.NDArray[np.bool_]
@@ -127,7 +127,7 @@ class Selection:
             self._sent += min(len(wanted), left)
         if self._send_lost:
             send |= lost
-        return (rows if send.all() else rows[send]), ended
+        return (rows if send.all() else choose_rows(rows, send)), ended
 
     def _walk(self, hits: Matches, number: int, just_after: bool) -> Generator[None, None, int]:
         """Position of the `number`-th row from the end that `hits`; the oldest stored row when there are fewer."""
