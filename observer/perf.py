@@ -149,7 +149,7 @@ def _follow(data: U8Array, starts: I64Array, ends: I64Array) -> Records:
     linked = following < len(starts)
     linked[linked] = starts[following[linked]] == ends[linked]
     next_of = np.where(linked, following, -1).tolist()
-    view = memoryview(data)
+    view = data.data
 
     chosen: list[int] = []
     lost: list[Lost] = []
@@ -432,25 +432,38 @@ def _first_too_new(times: I64Array, now_ns: int) -> int:
 
 def _merge(data: U8Array, pieces: Sequence[_Piece], now_ns: int) -> EventBatch:
     """One batch from the shares of all CPUs, by time; equal times stay in the order of CPUs."""
-    offsets = np.concatenate([piece.offsets for piece in pieces])
-    lengths = np.concatenate([piece.lengths for piece in pieces])
+    if len(pieces) == 1:
+        [piece] = pieces
+        cpus = np.full(len(piece.offsets), piece.cpu, np.uint16)
+        lost = tuple(LostSamples(at, piece.cpu, count, now_ns) for at, count in piece.gaps)
+        return EventBatch(data, piece.offsets, piece.lengths, cpus, piece.times_ns, lost)
     times = np.concatenate([piece.times_ns for piece in pieces])
-    cpus = np.repeat(np.array([piece.cpu for piece in pieces], np.uint16), [len(piece.offsets) for piece in pieces])
     order = np.argsort(times, kind="stable")
-    place = np.empty(len(order) + 1, np.int64)
+    return EventBatch(
+        data,
+        np.concatenate([piece.offsets for piece in pieces])[order],
+        np.concatenate([piece.lengths for piece in pieces])[order],
+        np.repeat(np.array([piece.cpu for piece in pieces], np.uint16), [len(piece.offsets) for piece in pieces])[
+            order
+        ],
+        times[order],
+        _merge_gaps(pieces, order, now_ns) if any(piece.gaps for piece in pieces) else (),
+    )
+
+
+def _merge_gaps(pieces: Sequence[_Piece], order: I64Array, now_ns: int) -> tuple[LostSamples, ...]:
+    """Gaps in the merged order: before the event they stood before, or right after the last one of their CPU."""
+    place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    lost = []
+    gaps = []
     base = 0
     for piece in pieces:
+        count_here = len(piece.offsets)
         for index, count in piece.gaps:
-            # Behind the last event of its CPU: right after that one, wherever it has come to stand.
-            at = place[base + index] if index < len(piece.offsets) else place[base + index - 1] + 1 if index else 0
-            lost.append(LostSamples(at=int(at), cpu=piece.cpu, count=count, time_ns=now_ns))
-        base += len(piece.offsets)
-    lost.sort(key=lambda gap: gap.at)
-    if len(pieces) > 1:
-        offsets, lengths, times, cpus = offsets[order], lengths[order], times[order], cpus[order]
-    return EventBatch(data, offsets, lengths, cpus, times, tuple(lost))
+            at = place[base + index] if index < count_here else place[base + index - 1] + 1 if index else 0
+            gaps.append(LostSamples(int(at), piece.cpu, count, now_ns))
+        base += count_here
+    return tuple(sorted(gaps, key=lambda gap: gap.at))
 
 
 def _barrier() -> None:
