@@ -59,6 +59,21 @@ def taken_ports(listen: Iterable[str]) -> str | None:
     return None
 
 
+def answers(address: str) -> bool:
+    """Whether somebody accepts connections at `unix:///path` or `host:port`."""
+    try:
+        if address.startswith("unix://"):
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(address.removeprefix("unix://"))
+        else:
+            host, _, port = address.rpartition(":")
+            with socket.create_connection((host.strip("[]") or "localhost", int(port)), timeout=0.2):
+                pass
+    except OSError:
+        return False
+    return True
+
+
 def _refused(error: int, what: str, capabilities: str) -> str | None:
     if error == 0:
         return None

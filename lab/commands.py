@@ -21,10 +21,9 @@ from cli.command import Call
 from lab.checks import obstacle, taken_ports
 from lab.cleanup import clean
 from lab.execute import become, find_pod, node_place, outside_place, pod_place, running_state
-from lab.images import SOURCE_ROOT
 from lab.linux import netns_path
 from lab.names import OUTSIDE
-from lab.options import LabOptions
+from lab.options import SOURCE_ROOT, LabOptions
 from lab.rundir import MARK, RunDir
 from service.failure import Failure
 
@@ -44,7 +43,8 @@ def options_of(call: Call) -> LabOptions:
     given: dict[str, Any] = {
         "run_dir": call.text("run-dir"),
         "relay_listen": call.text("relay-listen"),
-        "ui_listen": call.text("ui-listen"),
+        # The UI has nothing to ask without a relay.
+        "ui_listen": call.text("ui-listen") if call.text("relay-listen") else "",
         "aggregation": call.text("aggregation"),
     }
     if call.given("config"):

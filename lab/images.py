@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from lab.options import SOURCE_ROOT
 from mesh.resources import Container, InvalidResource, Pod, Resource
-
-SOURCE_ROOT: Final = Path(__file__).parent.parent
-"""What PYTHONPATH must hold for programs that start without `site`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ KIND_CONFIG: Final = MANIFESTS / "kind-config.yaml"
 SYSTEM: Final = (MANIFESTS / "coredns.yaml",)
 """What every cluster has, as one made by kind has it."""
 DEMO: Final = (MANIFESTS / "cilium-test.yaml",)
+SOURCE_ROOT: Final = Path(__file__).parent.parent
+"""What PYTHONPATH must hold for our programs, also those that start without `site`."""
 STOP_S: Final = 5.0
 """Seconds that a service gets to drain."""
 

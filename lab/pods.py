@@ -148,7 +148,7 @@ def pod_files(pod: Pod, servers: Sequence[str]) -> dict[str, str]:
     hostname = pod.spec.hostname or pod.name
     hosts = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback", *(f"{ip} {hostname}" for ip in pod.ips)]
     resolver = [
-        f"search {pod.namespace}.{SEARCH}",
+        f"search {pod.namespace}.svc.cluster.local {SEARCH}",
         *(f"nameserver {address}" for address in servers),
         "options ndots:5",
     ]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,13 +22,14 @@ from typing import Any, Final
 import structlog
 
 from lab import images
+from lab.checks import answers
 from lab.cleanup import clean
 from lab.cluster import Cluster as KindCluster
 from lab.cluster import read_kind_config
 from lab.linux import Place, mount
 from lab.names import OUTSIDE, node_netns, pod_netns
 from lab.network import Network, foreign_namespaces
-from lab.options import STOP_S, SYSTEM, LabOptions
+from lab.options import SOURCE_ROOT, STOP_S, SYSTEM, LabOptions
 from lab.pods import Pods, dns_servers, place_files, programmed, report_status, write_etc
 from lab.process import Process, Program, flowscope
 from lab.rundir import MARK, RunDir
@@ -168,7 +168,7 @@ class Supervisor:
         for node in self._nodes:
             if not (self._run_dir.node(node) / "agent.json").exists():
                 waiting.append(f"agent of {node}")
-            elif not (self._have(f"{node}_observer", partial(self._observer, node)) and _answers(self._socket(node))):
+            elif not (self._have(f"{node}_observer", partial(self._observer, node)) and answers(self._socket(node))):
                 waiting.append(f"observer of {node}")
         if waiting:
             return waiting
@@ -176,7 +176,7 @@ class Supervisor:
             ("relay", self._options.relay_listen, self._relay),
             ("ui", self._options.ui_listen, self._ui),
         ):
-            if listen and not (self._have(name, make) and _answers(listen)):
+            if listen and not (self._have(name, make) and answers(listen)):
                 waiting.append(f"{name} on {listen}")
         return waiting
 
@@ -245,7 +245,7 @@ class Supervisor:
     def _service(self, name: str, command: str, node: str | None, settings: dict[str, object]) -> Program:
         place = Place(netns=node_netns(node), hostname=node) if node else Place()
         flags = (f"--{key}={value}" for key, value in settings.items())
-        env = {**os.environ, MARK: str(self._run_dir.path), "PYTHONPATH": str(images.SOURCE_ROOT)}
+        env = {**os.environ, MARK: str(self._run_dir.path), "PYTHONPATH": str(SOURCE_ROOT)}
         return Program(name=name, argv=flowscope(command, *flags), place=place, env=env)
 
     def _socket(self, node: str) -> str:
@@ -351,21 +351,6 @@ def read_text(path: str) -> str:
         return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise Failure(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _answers(address: str) -> bool:
-    """Whether somebody accepts connections at `unix:///path` or `host:port`."""
-    try:
-        if address.startswith("unix://"):
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(address.removeprefix("unix://"))
-        else:
-            host, _, port = address.rpartition(":")
-            with socket.create_connection((host.strip("[]") or "localhost", int(port)), timeout=0.2):
-                pass
-    except OSError:
-        return False
-    return True
 
 
 def _last_line(path: Path) -> str:
