@@ -30,8 +30,7 @@ int to_container(struct __sk_buff *skb)
 	ret = parse_packet(skb, &pkt);
 	if (ret)
 		return drop_packet(skb, &pkt, ret, &drop);
-	if (pkt.family == FAMILY_IPV6 && pkt.protocol == IPPROTO_ICMPV6 &&
-	    pkt.icmp_type >= ICMP6_ROUTER_SOLICIT && pkt.icmp_type <= ICMP6_REDIRECT)
+	if (pkt.family == FAMILY_IPV6 && is_link_chatter(&pkt))
 		return TC_ACT_OK;
 
 	drop.src_identity = identity_from_stack(skb, &pkt);

@@ -140,12 +140,4 @@ answer_solicitation(struct __sk_buff *skb, struct packet *pkt, const struct inte
 	return answer(skb);
 }
 
-/* Traffic of the link itself: solicitations of routers, reports of multicast groups. Nobody is at the other end. */
-static __always_inline bool is_link_chatter(const struct packet *pkt)
-{
-	return pkt->protocol == IPPROTO_ICMPV6 &&
-	       ((pkt->icmp_type >= ICMP6_MLD_QUERY && pkt->icmp_type <= ICMP6_REDIRECT) ||
-		pkt->icmp_type == ICMP6_MLD2_REPORT);
-}
-
 #endif
