@@ -237,7 +237,7 @@ def _open_source(config: ObserverConfig, node_name: str) -> Source | None:
     if config.events == "none":
         return None
     # Replay and tests do without libbpf.
-    from observer.kernel import open_kernel
+    from observer.kernel import Kernel
 
     pin_dir = config.pin_dir or f"/sys/fs/bpf/flowscope/{node_name.rpartition('/')[2]}"
-    return open_kernel(Path(pin_dir), config.perf_buffer_kib)
+    return Kernel(Path(pin_dir), config.perf_buffer_kib)

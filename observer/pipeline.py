@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Any, Final
 
 import orjson
@@ -186,12 +187,8 @@ class Pipeline:
             case Gap():
                 times = item.time_ns, item.time_ns
                 self._store_rows(queue_loss_row(self._ring.tables, self.node_index, item.events, *times))
-            case JsonRecords(source="proxy"):
-                parsed = list(self._parsed(item.lines))
-                self._store(self._decoder.decode_accesslog(parsed, [item.time_ns] * len(parsed)))
             case JsonRecords():
-                parsed = list(self._parsed(item.lines))
-                self._store(self._decoder.decode_agent(parsed, [item.time_ns] * len(parsed)))
+                self._process_records(item)
             case State():
                 try:
                     self.set_state(parse_state(item.text))
@@ -206,6 +203,13 @@ class Pipeline:
         if loss.events:
             rows.append(queue_loss_row(tables, node, loss.events, loss.first_ns, loss.last_ns))
         return join_rows(rows)
+
+    def _process_records(self, records: JsonRecords) -> None:
+        """Runs of one kind are decoded together, so that the order stays."""
+        for agent, group in groupby(self._parsed(records.lines), key=lambda one: isinstance(one.get("type"), int)):
+            parsed = list(group)
+            decode = self._decoder.decode_agent if agent else self._decoder.decode_accesslog
+            self._store(decode(parsed, [records.time_ns] * len(parsed)))
 
     def _parsed(self, lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
         for line in lines:

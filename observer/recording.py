@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import BinaryIO, Final, Literal
+from typing import BinaryIO, Final
 
 import numpy as np
 
@@ -45,10 +45,9 @@ class Frame(IntEnum):
 
     HELLO = 1
     EVENTS = 2
-    PROXY = 3
-    AGENT = 4
-    STATE = 5
-    GAP = 6
+    RECORDS = 3
+    STATE = 4
+    GAP = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +61,8 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class JsonRecords:
-    """Records that arrive as text: the proxy's access log, the agent's notifications."""
+    """Records that arrive as text: the proxies' access logs, the agent's notifications."""
 
-    source: Literal["proxy", "agent"]
     time_ns: int
     """When they arrived, ns since the epoch."""
     lines: tuple[bytes, ...]
@@ -169,8 +167,7 @@ def _body(item: Item) -> tuple[Frame, bytes]:
         case EventBatch():
             return Frame.EVENTS, _events_body(item)
         case JsonRecords():
-            kind = Frame.PROXY if item.source == "proxy" else Frame.AGENT
-            return kind, _TIME.pack(item.time_ns) + b"".join(line + b"\n" for line in item.lines)
+            return Frame.RECORDS, _TIME.pack(item.time_ns) + b"".join(line + b"\n" for line in item.lines)
         case State():
             return Frame.STATE, item.text
         case Gap():
@@ -185,8 +182,8 @@ def _item(kind: int, body: bytes, whole: bool) -> Item | None:
         match kind:
             case Frame.EVENTS:
                 return _events(body, whole)
-            case Frame.PROXY | Frame.AGENT:
-                return _records("proxy" if kind == Frame.PROXY else "agent", body, whole)
+            case Frame.RECORDS:
+                return _records(body, whole)
             case Frame.STATE:
                 return State(body) if whole else None
             case Frame.GAP:
@@ -248,14 +245,14 @@ def _events(body: bytes, whole: bool) -> EventBatch | None:
     )
 
 
-def _records(source: Literal["proxy", "agent"], body: bytes, whole: bool) -> JsonRecords | None:
+def _records(body: bytes, whole: bool) -> JsonRecords | None:
     if len(body) < _TIME.size:
         return None
     lines = body[_TIME.size :].split(b"\n")
     # Each line ends with a line break; what stands behind the last one is empty, or was cut.
     if whole and lines[-1]:
         return None
-    return JsonRecords(source, _TIME.unpack_from(body)[0], tuple(lines[:-1]))
+    return JsonRecords(_TIME.unpack_from(body)[0], tuple(lines[:-1]))
 
 
 def _inflated(body: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """The socket that takes records from beside the kernel: the proxies' access logs, the agent's notifications.
 
-In:        unix datagrams, one or more JSON objects each, one per line; the form of golden/events' `record`, or of an
-           agent notification (with `notify_type`).
+In:        unix datagrams, one or more JSON objects each, one per line: access log records (golden/events' `record`), or
+           agent notifications, whose `type` is a number (model/decode).
 Out:       JsonRecords, in order of arrival.
 Elsewhere: model/ decodes them into the same stream as kernel events; mesh/ and its proxies send them.
 """
@@ -29,7 +29,6 @@ RECEIVE_BUFFER: Final = 4 * 2**20
 LARGEST_DATAGRAM: Final = 256 * 1024
 TURN: Final = 256
 """Datagrams taken before others on the loop may run."""
-AGENT_KEY: Final = b'"notify_type"'
 
 
 class RecordsSocket:
@@ -58,8 +57,7 @@ class RecordsSocket:
             pass
 
     def _receive(self) -> None:
-        proxy: list[bytes] = []
-        agent: list[bytes] = []
+        lines: list[bytes] = []
         for _ in range(TURN):
             try:
                 datagram = self._socket.recv(LARGEST_DATAGRAM)
@@ -68,14 +66,9 @@ class RecordsSocket:
             except OSError as error:
                 log.warning("cannot receive records", error=error.strerror)
                 break
-            for line in datagram.splitlines():
-                if line.strip():
-                    (agent if AGENT_KEY in line[:4096] else proxy).append(line)
-        now = time.time_ns()
-        if proxy:
-            self._deliver(JsonRecords("proxy", now, tuple(proxy)))
-        if agent:
-            self._deliver(JsonRecords("agent", now, tuple(agent)))
+            lines += [line for line in datagram.splitlines() if line.strip()]
+        if lines:
+            self._deliver(JsonRecords(time.time_ns(), tuple(lines)))
 
 
 def _bound(path: Path) -> socket.socket:

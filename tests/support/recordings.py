@@ -48,4 +48,4 @@ def paced(
         times = [EPOCH_NS + round((start + index) * step_ns) for index in range(count)]
         yield make_batch(chosen, times)
         if records:
-            yield JsonRecords("proxy", times[-1], (records[number % len(records)],))
+            yield JsonRecords(times[-1], (records[number % len(records)],))

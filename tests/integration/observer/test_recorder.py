@@ -27,9 +27,9 @@ def test_what_was_offered_is_in_the_file_after_closing(tmp_path: Path) -> None:
     path = tmp_path / "r.flows"
     recorder = Recorder(str(path))
     recorder.offer(Hello("node-1", ("a=b",)))
-    recorder.offer(JsonRecords("proxy", 7, (b"{}",)))
+    recorder.offer(JsonRecords(7, (b"{}",)))
     recorder.close()
-    assert read(path) == ([Hello("node-1", ("a=b",)), JsonRecords("proxy", 7, (b"{}",))], None)
+    assert read(path) == ([Hello("node-1", ("a=b",)), JsonRecords(7, (b"{}",))], None)
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_disk_that_fills_up_leaves_whole_frames(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "write", write_until_full)
     recorder = Recorder(str(path))
     for _ in range(10):
-        recorder.offer(JsonRecords("proxy", 7, (b"{}",)))
+        recorder.offer(JsonRecords(7, (b"{}",)))
     recorder.close()
     items, cut = read(path)
     assert 1 <= len(items) < 10

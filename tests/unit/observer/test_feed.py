@@ -86,7 +86,7 @@ def test_the_loop_is_called_once_per_burst() -> None:
 def test_a_state_counts_as_no_event() -> None:
     feed = Feed(1000, lambda: None)
     feed.offer(State(b"{}"))
-    feed.offer(JsonRecords("proxy", 0, (b"{}", b"{}")))
+    feed.offer(JsonRecords(0, (b"{}", b"{}")))
     assert told(feed.take(10_000)) == 2
 
 

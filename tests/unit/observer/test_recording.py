@@ -28,7 +28,7 @@ def batches(draw: st.DrawFn) -> EventBatch:
 LINES = st.lists(st.binary(max_size=30).map(lambda text: text.replace(b"\n", b"")), max_size=4).map(tuple)
 ITEMS = st.one_of(
     batches(),
-    st.builds(JsonRecords, st.sampled_from(["proxy", "agent"]), TIMES, LINES),
+    st.builds(JsonRecords, TIMES, LINES),
     st.builds(State, st.binary(max_size=200)),
     st.builds(Gap, st.integers(0, 2**40), TIMES),
     st.builds(Hello, st.text(max_size=10), st.lists(st.text(max_size=5), max_size=3).map(tuple)),
