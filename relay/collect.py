@@ -19,22 +19,23 @@ import time
 from collections import Counter, deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import structlog
 
 from proto.observer import observer_pb2
 from proto.relay import relay_pb2
 from relay.config import RelayConfig
-from relay.forms import Form, Fragment, Items
+from relay.forms import Form, Items, Reading
 from relay.merge import Merge
 from relay.node_errors import NodeErrors
 from relay.peers import PeerConnection, Peers
 from rpc.call import Call
-from rpc.client import Stream
+from rpc.client import Batch, Stream
 from rpc.status import RpcError, Status
 
-log = structlog.get_logger().bind(component="relay")
+log = structlog.get_logger(component="relay")
 
 PROGRESS: Final = ("flowscope-progress", "1")
 """Metadata that asks a node of ours to say, when it has nothing to send, up to when it has sent all."""
@@ -79,8 +80,8 @@ class Source:
     attaching: asyncio.Task[None] | None = None
     resume: Resume | None = None
     newest_ns: int = 0
-    tail: deque[Fragment] = field(default_factory=deque)
-    """What was delivered last, to recognise it after a break."""
+    memories: deque[tuple[int, Any]] = field(default_factory=deque)
+    """What was delivered last (and the first time in it), to recognise it after a break."""
 
 
 class Collector:
@@ -185,53 +186,68 @@ class Collector:
     # Reading
 
     def _pull(self) -> None:
-        """Take what has arrived, from sources of which not too much waits already."""
-        quota = max(256, self._config.sort_buffer_len_max // max(len(self._sources), 1))
+        """Take what has arrived. When much waits already, only from the nodes that all others wait for."""
+        full = (
+            self._merge.size() >= self._config.sort_buffer_len_max
+            or self._form.held_bytes() >= self._config.client_buffer_mib * 2**20
+        )
+        bound = self._merge.bound()
+        read: list[tuple[Source, Batch]] = []
+        ended: list[Source] = []
         for source in list(self._dirty):
-            if self._merge.pending(source.handle) >= quota:
+            if full and self._merge.progress(source.handle) > bound:
                 continue
             self._dirty.discard(source)
             if source.stream is None:
                 continue
             batch = source.stream.take()
             if batch is not None:
-                self._read(source, self._form.read(source.path, batch))
+                read.append((source, batch))
             if source.stream.ended:
-                self._stream_ended(source)
+                ended.append(source)
+        if read:
+            self._read(read)
+        for source in ended:
+            self._stream_ended(source)
 
-    def _read(self, source: Source, fragment: Fragment) -> None:
-        source.quiet_since_s = time.monotonic()
-        if source.resume is not None:
-            fragment = self._without_seen(source.resume, fragment)
-        if len(fragment.items):
-            self._merge.push(source.handle, fragment.items)
-            if self._request.follow:
-                self._remember(source, fragment)
-        if fragment.complete_ns:
-            self._merge.promise(source.handle, fragment.complete_ns)
+    def _read(self, read: list[tuple[Source, Batch]]) -> None:
+        reading = self._form.read([(source.path, batch) for source, batch in read])
+        if any(source.resume for source, _ in read):
+            reading = self._without_seen([source.resume for source, _ in read], reading)
+        handles = [source.handle for source, _ in read]
+        self._merge.push(handles, reading.counts, reading.items)
+        now_s = time.monotonic()
+        first = 0
+        for (source, batch), count, complete_ns in zip(read, reading.counts, reading.complete_ns, strict=True):
+            source.quiet_since_s = now_s
+            if complete_ns:
+                self._merge.promise(source.handle, complete_ns)
+            if count and self._request.follow:
+                self._remember(source, batch, reading.items[first : first + count])
+            first += count
 
-    def _without_seen(self, resume: Resume, fragment: Fragment) -> Fragment:
+    def _without_seen(self, resumes: list[Resume | None], reading: Reading) -> Reading:
         """After a break, a node repeats a little of what it sent before."""
-        old = fragment.items["ts_ns"] <= resume.newest_ns
-        if not old.any():
-            return fragment
-        keep = ~old
-        keep[old] = [
-            one not in resume.seen for one in self._form.identities(replace(fragment, items=fragment.items[old]))
-        ]
-        self._form.drop(fragment.items[~keep])
-        return replace(fragment, items=fragment.items[keep])
+        keep = np.ones(len(reading.items), bool)
+        counts = list(reading.counts)
+        first = 0
+        for index, (resume, count) in enumerate(zip(resumes, reading.counts, strict=True)):
+            items = reading.items[first : first + count]
+            if resume is not None:
+                old = np.flatnonzero(items["ts_ns"] <= resume.newest_ns)
+                again = [one in resume.seen for one in self._form.identities(items[old])]
+                keep[first + old] = ~np.array(again, bool)
+                counts[index] -= sum(again)
+            first += count
+        self._form.drop(reading.items[~keep])
+        return replace(reading, items=reading.items[keep], counts=counts)
 
-    def _remember(self, source: Source, fragment: Fragment) -> None:
+    def _remember(self, source: Source, batch: Batch, items: Items) -> None:
         """Keep what a node would repeat if it went on from here."""
-        times = fragment.items["ts_ns"]
-        source.newest_ns = max(source.newest_ns, int(times.max()))
-        since_ns = source.newest_ns - self._disorder_ns
-        recent = fragment.items[times >= since_ns]
-        if len(recent):
-            source.tail.append(replace(fragment, items=recent))
-        while len(source.tail) > 1 and int(source.tail[0].items["ts_ns"].max()) < since_ns:
-            source.tail.popleft()
+        source.newest_ns = max(source.newest_ns, int(items["ts_ns"].max()))
+        source.memories.append((int(items["ts_ns"][0]), self._form.memory(batch, items)))
+        while len(source.memories) > 1 and source.memories[1][0] < source.newest_ns - self._disorder_ns:
+            source.memories.popleft()
 
     def _stream_ended(self, source: Source) -> None:
         assert source.stream is not None
@@ -258,9 +274,9 @@ class Collector:
 
     def _failed(self, source: Source, error: RpcError) -> None:
         if source.newest_ns:
-            since = source.newest_ns - self._disorder_ns
-            seen = [one for kept in source.tail for one in self._form.identities(kept)]
-            self._resumes[source.node] = Resume(since, source.newest_ns, frozenset(seen))
+            since_ns = source.newest_ns - self._disorder_ns
+            seen = self._form.remembered([memory for _, memory in source.memories], since_ns)
+            self._resumes[source.node] = Resume(since_ns, source.newest_ns, frozenset(seen))
         self._drop(source)
         self.counts["failed"] += 1
         if error.code is not Status.CANCELLED:
@@ -320,7 +336,8 @@ class Collector:
         return len(items)
 
     def _live(self) -> list[Items]:
-        return self._merge.live() + [kept.items for source in self._sources.values() for kept in source.tail]
+        kept = [memory for source in self._sources.values() for _, memory in source.memories]
+        return [self._merge.pending(), *kept]
 
     def _pass_over_silent(self) -> None:
         """A source that says nothing for the drain timeout no longer holds back what is older than that."""

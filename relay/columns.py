@@ -8,7 +8,7 @@ Elsewhere: forms.py says what a form is, and holds that of messages; model/colum
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from model.tables import Tables
 from proto.flowscope import columns_pb2
 from proto.observer import observer_pb2
 from proto.relay import relay_pb2
-from relay.forms import COLUMNS_PATH, HUBBLE_PATH, Fragment, Items
+from relay.forms import COLUMNS_PATH, HUBBLE_PATH, REMEMBERED_ITEMS, Items, Reading
 from rpc.client import Batch, parse
 from rpc.framing import frame
 
@@ -41,11 +41,19 @@ class ColumnsForm:
     def fallback(self, path: str) -> str:
         return HUBBLE_PATH if path == COLUMNS_PATH else ""
 
-    def read(self, path: str, batch: Batch) -> Fragment:
-        return self._read_columns(batch) if path == COLUMNS_PATH else self._read_messages(batch)
-
-    def _read_columns(self, batch: Batch) -> Fragment:
+    def read(self, batches: Sequence[tuple[str, Batch]]) -> Reading:
         parts: list[Items] = []
+        counts: list[int] = []
+        complete_ns: list[int] = []
+        for path, batch in batches:
+            rows, complete = self._read_columns(batch) if path == COLUMNS_PATH else self._read_messages(batch)
+            parts.append(rows)
+            counts.append(len(rows))
+            complete_ns.append(complete)
+        return Reading(np.concatenate(parts) if parts else np.zeros(0, ROW), counts, complete_ns)
+
+    def _read_columns(self, batch: Batch) -> tuple[Items, int]:
+        parts: list[Items] = [np.zeros(0, ROW)]
         complete_ns = 0
         for body in batch.bodies():
             response = parse(columns_pb2.ColumnsResponse, body)
@@ -53,17 +61,26 @@ class ColumnsForm:
                 parts.append(from_arrow_ipc(response.batch, self._tables))
             elif response.HasField("time") and not response.HasField("node_status"):
                 complete_ns = max(complete_ns, response.time.ToNanoseconds())
-        return Fragment(np.concatenate(parts) if parts else np.zeros(0, ROW), complete_ns=complete_ns)
+        return np.concatenate(parts), complete_ns
 
-    def _read_messages(self, batch: Batch) -> Fragment:
+    def _read_messages(self, batch: Batch) -> tuple[Items, int]:
         responses = [parse(observer_pb2.GetFlowsResponse, body) for body in batch.bodies()]
         progress = [one.time.ToNanoseconds() for one in responses if one.WhichOneof("response_types") is None]
         rows = rows_from_responses([one for one in responses if one.WhichOneof("response_types")], self._tables)
-        return Fragment(rows, complete_ns=max(progress, default=0))
+        return rows, max(progress, default=0)
 
-    def identities(self, fragment: Fragment) -> Sequence[Hashable]:
+    def held_bytes(self) -> int:
+        return 0  # rows carry everything but interned text, which `tidy` bounds
+
+    def identities(self, items: Items) -> Sequence[Hashable]:
         # Indices into our own tables: equal rows have equal bytes.
-        return [row.tobytes() for row in fragment.items]
+        return [row.tobytes() for row in items]
+
+    def memory(self, batch: Batch, items: Items) -> Items:
+        return items[-REMEMBERED_ITEMS:].copy()
+
+    def remembered(self, memories: Sequence[Any], since_ns: int) -> set[Hashable]:
+        return {one for rows in memories for one in self.identities(rows[rows["ts_ns"] >= since_ns])}
 
     def mark_late(self, items: Items, late: int) -> Items:
         items = items.copy()

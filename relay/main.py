@@ -18,7 +18,7 @@ from rpc.server import Server
 from rpc.tls import ClientTls, ServerTls, TlsError, client_context
 from service.failure import Failure
 
-log = structlog.get_logger().bind(component="relay")
+log = structlog.get_logger(component="relay")
 
 HEALTH_CHECK_S: Final = 5.0
 

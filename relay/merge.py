@@ -12,6 +12,7 @@ comes out of order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,9 +39,10 @@ class Merge:
 
     def __init__(self, dtype: np.dtype[Any], disorder_ns: int = 0) -> None:
         """`disorder_ns`: an item of a source may be this much older than one that came before it."""
-        self._none: Items = np.zeros(0, dtype)
         self._disorder_ns = disorder_ns
-        self._pending: dict[int, Items] = {}
+        self._pool: Items = np.zeros(0, dtype)
+        """Sorted."""
+        self._new: list[Items] = []
         self._progress: dict[int, int] = {}
         self._next = 0
         self._last_ns = NEVER
@@ -54,79 +56,67 @@ class Merge:
         self._progress[source] = NEVER
         return source
 
-    def push(self, source: int, items: Items) -> None:
-        """What a source delivered next."""
+    def push(self, sources: Sequence[int], counts: Sequence[int], items: Items) -> None:
+        """What several sources delivered next: `items` of the first, then those of the second, ...; `counts` of each.
+
+        All at once, because with hundreds of sources each delivers little at a time.
+        """
         if not len(items):
             return
-        times = items["ts_ns"]
-        newest = int(times.max())
-        if (times[1:] < times[:-1]).any():
-            items = items[np.argsort(times, kind="stable")]
-        pending = self._pending.get(source)
-        if pending is not None:
-            in_order = pending["ts_ns"][-1] <= items["ts_ns"][0]
-            items = np.concatenate((pending, items))
-            if not in_order:
-                items = items[np.argsort(items["ts_ns"], kind="stable")]
-        self._pending[source] = items
-        if source in self._progress:
-            self.promise(source, newest - self._disorder_ns)
+        self._new.append(items)
+        sizes = np.array(counts, np.int64)
+        filled = np.flatnonzero(sizes)
+        newest = np.maximum.reduceat(items["ts_ns"], (np.cumsum(sizes) - sizes)[filled])
+        for index, ts_ns in zip(filled.tolist(), newest.tolist(), strict=True):
+            self.promise(sources[index], ts_ns - self._disorder_ns)
 
     def promise(self, source: int, ts_ns: int) -> None:
         """The source has delivered everything older than `ts_ns`, or we shall not wait for it."""
-        if ts_ns > self._progress[source]:
+        if ts_ns > self._progress.get(source, FOREVER):
             self._progress[source] = ts_ns
 
     def end(self, source: int) -> None:
         """The source delivers nothing more; what is pending stays."""
         self._progress.pop(source, None)
 
-    def pending(self, source: int) -> int:
-        """Items of a source that wait."""
-        return len(self._pending.get(source, ()))
-
     def size(self) -> int:
-        """Items that wait, of all sources."""
-        return sum(map(len, self._pending.values()))
+        """Items that wait."""
+        return len(self._pool) + sum(map(len, self._new))
 
     def bound(self) -> int:
         """Up to this time everything is known; FOREVER when no source is left."""
         return min(self._progress.values(), default=FOREVER)
 
     def progress(self, source: int) -> int:
-        """Up to this time a source has delivered."""
-        return self._progress[source]
-
-    def oldest(self) -> int:
-        """The time of the oldest item that waits; FOREVER when none does."""
-        return min((int(items["ts_ns"][0]) for items in self._pending.values()), default=FOREVER)
+        """Up to this time a source has delivered; FOREVER for one that ended."""
+        return self._progress.get(source, FOREVER)
 
     def release(self, bound: int) -> Released:
-        """Items up to and including `bound`, sorted; equal times in the order of the sources."""
-        parts = []
-        for source, items in list(self._pending.items()):
-            if items["ts_ns"][0] > bound:
-                continue
-            count = int(np.searchsorted(items["ts_ns"], bound, side="right"))
-            parts.append(items[:count])
-            if count == len(items):
-                del self._pending[source]
-            else:
-                self._pending[source] = items[count:]
-        if not parts:
-            return Released(self._none, 0)
-        items = parts[0]
-        if len(parts) > 1:
-            items = np.concatenate(parts)
-            items = items[np.argsort(items["ts_ns"], kind="stable")]
+        """Items up to and including `bound`, sorted; equal times in the order of arrival."""
+        self._absorb()
+        count = int(np.searchsorted(self._pool["ts_ns"], bound, side="right"))
+        items, self._pool = self._pool[:count], self._pool[count:]
+        if not count:
+            return Released(items, 0)
         late = int(np.searchsorted(items["ts_ns"], self._last_ns, side="left"))
         self.late += late
         self._last_ns = max(self._last_ns, int(items["ts_ns"][-1]))
         return Released(items, late)
 
-    def live(self) -> list[Items]:
-        """The arrays that wait, for whoever renumbers what they point at (model.tables.Tables.compact)."""
-        for source, items in self._pending.items():
-            # A slice of a released array: detach it, so that it alone is renumbered (and the rest is freed).
-            self._pending[source] = items.copy()
-        return list(self._pending.values())
+    def pending(self) -> Items:
+        """All that waits, in one array of its own, for whoever renumbers what the items point at."""
+        self._absorb()
+        self._pool = self._pool.copy()
+        return self._pool
+
+    def _absorb(self) -> None:
+        """Sort what is new into the pool."""
+        if not self._new:
+            return
+        items = np.concatenate((self._pool, *self._new))
+        self._new.clear()
+        times = items["ts_ns"].copy()
+        if (times[1:] < times[:-1]).any():
+            # A stable sort of arrays merges the runs that are sorted already, which is nearly all there is.
+            items = items[np.argsort(times, kind="stable")]
+        self._pool = items

@@ -26,7 +26,7 @@ from rpc.target import Target
 from rpc.tls import ClientTls, node_server_name
 from service.failure import Failure
 
-log = structlog.get_logger().bind(component="relay")
+log = structlog.get_logger(component="relay")
 
 NODE_PORT: Final = 4244
 PEER_NODE: Final = "hubble-peer"

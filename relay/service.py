@@ -25,7 +25,7 @@ from rpc.call import Call, Service
 from rpc.framing import Message
 from rpc.status import RpcError, Status
 
-log = structlog.get_logger().bind(component="relay")
+log = structlog.get_logger(component="relay")
 
 VERSION: Final = "1.19.4"
 """The level of Hubble's API that is served: clients compare their own with it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
@@ -184,7 +185,8 @@ class Channel:
         try:
             sock = await self._socket(loop)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            # asyncio puts its own words into strerror.
+            reason = os.strerror(error.errno).lower() if error.errno else str(error)
             what = f"dial {self._dialled()}: connect: {reason}"
             if isinstance(error, socket.gaierror):
                 what = f"dial tcp: lookup {self.target.host}: no such host"

@@ -21,7 +21,7 @@ import structlog
 from rpc.target import Target, join_host_port
 from service.failure import Failure
 
-log = structlog.get_logger().bind(component="rpc")
+log = structlog.get_logger(component="rpc")
 
 SOCKET_MODE: Final = 0o660
 

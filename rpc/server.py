@@ -42,7 +42,7 @@ from service.failure import Failure
 
 __all__ = ["Call", "ClientGone", "Server", "Service", "frame"]
 
-log = structlog.get_logger().bind(component="rpc")
+log = structlog.get_logger(component="rpc")
 
 MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024
 """gRPC's default limit of a received message."""

@@ -17,7 +17,7 @@ import structlog
 
 from service.failure import Failure
 
-log = structlog.get_logger().bind(component="tls")
+log = structlog.get_logger(component="tls")
 
 DOMAIN: Final = "hubble-grpc.cilium.io"
 
