@@ -24,7 +24,8 @@ def address_text(hi: int, lo: int, version: int) -> str:
         # inet_ntop writes the low half of these with dots, which RFC 4291 calls deprecated and Go does not do.
         return _low_ipv6_text(lo)
     if hi == 0 and lo >> 32 == _MAPPED:
-        return f"::ffff:{address_text(0, lo & 0xFFFFFFFF, IPV4)}"
+        # The reference shows the address that is meant, whatever the version of the packet's IP header.
+        return address_text(0, lo & 0xFFFFFFFF, IPV4)
     return inet_ntop(AF_INET6, hi.to_bytes(8, "big") + lo.to_bytes(8, "big"))
 
 

@@ -157,6 +157,11 @@ def uuid_mask(rows: Rows, tables: Tables, wanted: Collection[str]) -> npt.NDArra
     return result
 
 
+def hex_digits(octets: U8) -> U8:
+    """ASCII hex digits of bytes: (n, k) gives (n, 2 k)."""
+    return _HEX_PAIRS[octets].view(np.uint8)
+
+
 def _boot_halves(boot: int) -> tuple[int, int]:
     high = (boot & ~0xFFFF) | _VERSION | (boot >> 4 & 0x0FFF)
     return high, _VARIANT | (boot & 0xF) << SEQ_BITS
@@ -168,4 +173,4 @@ def _stored_high(rows: Rows) -> U64:
 
 
 def _hex_digits(numbers: U64) -> U8:
-    return _HEX_PAIRS[numbers.astype(">u8").view(np.uint8).reshape(-1, 8)].view(np.uint8)
+    return hex_digits(numbers.astype(">u8").view(np.uint8).reshape(-1, 8))
