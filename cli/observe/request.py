@@ -19,7 +19,7 @@ from cli.output import wants_colour
 from cli.settings import PREFIXES, Settings
 from cli.times import parse_time
 from model.mask import FieldMask, InvalidMask
-from model.text.flows import Look, Output
+from model.text.flows import SHOWN_FIELDS, Look, Output
 from model.text.fromjson import many_from_json
 from model.text.parts import FlowStyle
 from model.text.quote import quote
@@ -31,30 +31,6 @@ from proto.observer import observer_pb2
 
 EVERYTHING: Final = (1 << 64) - 1
 DEFAULT_COUNT: Final = 20
-
-DEFAULT_MASK: Final = (
-    "time",
-    "verdict",
-    "ethernet",
-    "IP",
-    "l4",
-    "source.identity",
-    "source.namespace",
-    "source.pod_name",
-    "destination.identity",
-    "destination.namespace",
-    "destination.pod_name",
-    "Type",
-    "node_name",
-    "l7",
-    "event_type",
-    "source_service",
-    "destination_service",
-    "is_reply",
-    "Summary",
-    "ip_trace_id",
-)
-"""What the outputs other than JSON show, in Hubble's order."""
 
 _OUTPUTS: Final = {
     "compact": Output.COMPACT,
@@ -113,7 +89,7 @@ def mask_paths(call: Call, look: Look) -> tuple[str, ...]:
         return paths
     if paths:
         raise CommandError(f"{call.text('output')} output format is not compatible with custom field mask")
-    return DEFAULT_MASK if call.on("use-default-field-masks") else ()
+    return SHOWN_FIELDS if call.on("use-default-field-masks") else ()
 
 
 def flows_request(call: Call, settings: Settings, look: Look, now_ns: int) -> observer_pb2.GetFlowsRequest:

@@ -27,6 +27,30 @@ from proto.relay import relay_pb2
 SEPARATOR: Final = "------------"
 _NODE_NAMES_CUT_OFF: Final = 50
 
+SHOWN_FIELDS: Final = (
+    "time",
+    "verdict",
+    "ethernet",
+    "IP",
+    "l4",
+    "source.identity",
+    "source.namespace",
+    "source.pod_name",
+    "destination.identity",
+    "destination.namespace",
+    "destination.pod_name",
+    "Type",
+    "node_name",
+    "l7",
+    "event_type",
+    "source_service",
+    "destination_service",
+    "is_reply",
+    "Summary",
+    "ip_trace_id",
+)
+"""What a client asks a server for when the output is not JSON: Hubble's default field mask, in its order."""
+
 
 class Output(Enum):
     """The form of the text."""

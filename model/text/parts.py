@@ -118,7 +118,7 @@ def host_text(
 ) -> str:
     """One end of a flow: pod, service, DNS names or address, and the port."""
     host = host_name(ip, endpoint, service, names) if how.translate else ip
-    return with_port(host, port, how.style)
+    return with_port(host, str(port) if port else "", how.style)
 
 
 def host_name(ip: str, endpoint: flow_pb2.Endpoint, service: flow_pb2.Service | None, names: Sequence[str]) -> str:
@@ -131,10 +131,10 @@ def host_name(ip: str, endpoint: flow_pb2.Endpoint, service: flow_pb2.Service | 
     return ",".join(names) or ip
 
 
-def with_port(host: str, port: int, style: Style) -> str:
-    """`host:port`, painted."""
+def with_port(host: str, port: str, style: Style) -> str:
+    """`host:port`, painted; an empty port is none."""
     if port:
-        shown = style.paint(str(port), YELLOW)
+        shown = style.paint(port, YELLOW)
         host = f"[{host}]:{shown}" if ":" in host else f"{host}:{shown}"
     return style.paint(host, CYAN)
 

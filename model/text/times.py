@@ -83,6 +83,30 @@ def json_fraction(nanos: int) -> str:
     return f".{nanos:09}"
 
 
+def json_fractions(nanos: npt.NDArray[np.int64], tail: str) -> Column:
+    """`json_fraction` of many, each followed by `tail`."""
+    import numpy as np
+
+    # Bytes of zero at the end of a fixed-width text are no part of it, so shorter fractions need no loop.
+    text = np.zeros((len(nanos), 10 + len(tail)), np.uint8)
+    text[:, 0] = ord(".")
+    for place in range(9):
+        text[:, 1 + place] = nanos // 10 ** (8 - place) % 10 + ord("0")
+    behind = np.frombuffer(tail.encode("ascii"), np.uint8)
+    for digits, shorter in (
+        (9, nanos % 1_000 != 0),
+        (6, nanos % 1_000 == 0),
+        (3, nanos % 1_000_000 == 0),
+        (0, nanos == 0),
+    ):
+        end = digits + 1 if digits else 0
+        if shorter.any():
+            text[shorter, end:] = 0
+            text[shorter, end : end + len(tail)] = behind
+    column: Column = text.view(f"S{10 + len(tail)}").ravel().astype(f"U{10 + len(tail)}").astype(object)
+    return column
+
+
 class TimeFormat:
     """One way to print times: text up to the second, fraction, and what follows."""
 
@@ -124,6 +148,8 @@ class TimeFormat:
         if self._fraction is _milliseconds:
             table = np.array([self._fraction(n * 1_000_000) + self._tail for n in range(1000)], dtype=object)
             return table[nanos // 1_000_000]
+        if self._fraction is json_fraction:
+            return json_fractions(nanos, self._tail)
         tail, fraction = self._tail, self._fraction
         return np.array([fraction(n) + tail for n in nanos.tolist()], dtype=object)
 

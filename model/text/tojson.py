@@ -170,13 +170,23 @@ def _fields_writer(message_type: Any) -> Write:
         made = plan[field.number] = (order[field.number], f'"{field.name}":', write)
         return made
 
-    def write(message: Any) -> str:
+    def fields(message: Any) -> list[tuple[int, str]]:
         parts = []
         for field, value in message.ListFields():
             index, key, write_value = plan.get(field.number) or plan_field(field)
             parts.append((index, key + write_value(value)))
         # ListFields goes by number; people and scripts know the order of declaration.
         parts.sort()
-        return "{" + ",".join([text for _, text in parts]) + "}"
+        return parts
 
-    return write
+    _FIELDS[message_type.full_name] = fields
+    return lambda message: "{" + ",".join([text for _, text in fields(message)]) + "}"
+
+
+_FIELDS: Final[dict[str, Callable[[Any], list[tuple[int, str]]]]] = {}
+
+
+def fields_json(message: Message) -> list[tuple[int, str]]:
+    """The fields that a message has, in order: index of declaration, `"name":value`."""
+    _writer(message.DESCRIPTOR)
+    return _FIELDS[message.DESCRIPTOR.full_name](message)
