@@ -74,19 +74,24 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 	return TC_ACT_OK;
 }
 
+/* `own` is NULL when the pod is being removed: its device is still here, it is not an endpoint any more. */
 static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
 				  const struct interface_info *own, __u32 *dst_identity)
 {
 	int ret;
 
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return own ? answer_arp(skb, pkt, own) : TC_ACT_SHOT;
 	if (pkt->family == FAMILY_NONE)
-		return skb->protocol == bpf_htons(ETH_P_ARP) ? answer_arp(skb, pkt, own) :
-							       DROP(pkt, DROP_UNSUPPORTED_L3, 0);
+		return DROP(pkt, DROP_UNSUPPORTED_L3, 0);
 	ret = parse_packet(skb, pkt);
 	if (ret)
 		return ret;
-	if (pkt->family == FAMILY_IPV6 && unlikely(is_link_chatter(pkt)))
-		return pkt->icmp_type == ICMP6_NEIGHBOUR_SOLICIT ? answer_solicitation(skb, pkt, own) : TC_ACT_SHOT;
+	if (unlikely(is_link_chatter(pkt)))
+		return own && pkt->icmp_type == ICMP6_NEIGHBOUR_SOLICIT ? answer_solicitation(skb, pkt, own) :
+									  TC_ACT_SHOT;
+	if (!own)
+		return DROP(pkt, DROP_ENDPOINT_NOT_READY, 0);
 	if (!owns_source(own, pkt))
 		return DROP(pkt, DROP_INVALID_SOURCE_IP, 0);
 	if (is_tunnel_packet(pkt, config))
@@ -99,32 +104,28 @@ int from_container(struct __sk_buff *skb)
 {
 	const struct node_config *config = node_config();
 	struct packet pkt = { .family = packet_family(skb) };
-	const struct interface_info *own;
-	__u32 ifindex = skb->ifindex, dst_identity = IDENTITY_UNKNOWN;
 	struct drop drop = { .direction = METRIC_EGRESS };
+	const struct interface_info *own;
+	__u32 ifindex = skb->ifindex;
 	int ret;
 
 	skb->mark = 0;
 	skb->tc_index = 0;
 	own = bpf_map_lookup_elem(&flowscope_interfaces, &ifindex);
-	if (!config || !own)
-		return drop_packet(skb, &pkt, DROP(&pkt, DROP_ENDPOINT_NOT_READY, 0), &drop);
-	if (pkt.family != FAMILY_NONE)
+	if (own) {
+		drop.source = own->endpoint_id;
+		drop.src_identity = own->identity;
+	}
+	if (config && own && pkt.family != FAMILY_NONE)
 		trace_packet(skb, config, pkt.family, &(struct trace){
 			.point = FROM_ENDPOINT,
 			.reason = REASON_UNKNOWN,
-			.source = own->endpoint_id,
-			.src_identity = own->identity,
+			.source = drop.source,
+			.src_identity = drop.src_identity,
 			.monitor = MONITOR_DEFAULT,
 		});
-
-	ret = handle(skb, &pkt, config, own, &dst_identity);
-	if (ret >= 0)
-		return ret;
-	drop.source = own->endpoint_id;
-	drop.src_identity = own->identity;
-	drop.dst_identity = dst_identity;
-	return drop_packet(skb, &pkt, ret, &drop);
+	ret = config ? handle(skb, &pkt, config, own, &drop.dst_identity) : DROP(&pkt, DROP_NO_CONFIG, 0);
+	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -45,7 +45,7 @@ int from_host(struct __sk_buff *skb)
 	ret = config ? parse_packet(skb, &pkt) : DROP(&pkt, DROP_NO_CONFIG, 0);
 	if (ret)
 		return drop_packet(skb, &pkt, ret, &drop);
-	if (pkt.family == FAMILY_IPV6 && is_link_chatter(&pkt))
+	if (is_link_chatter(&pkt))
 		return TC_ACT_OK;
 	drop.source = config->host_endpoint_id;
 	drop.src_identity = identity_from_stack(skb, &pkt);

@@ -23,15 +23,17 @@ int to_container(struct __sk_buff *skb)
 	if (pkt.family == FAMILY_NONE)
 		return TC_ACT_OK;
 	own = bpf_map_lookup_elem(&flowscope_interfaces, &ifindex);
-	if (!own)
-		return drop_packet(skb, &pkt, DROP(&pkt, DROP_ENDPOINT_NOT_READY, 0), &drop);
-	drop.source = drop.dst_id = own->endpoint_id;
-	drop.dst_identity = own->identity;
+	if (own) {
+		drop.source = drop.dst_id = own->endpoint_id;
+		drop.dst_identity = own->identity;
+	}
 	ret = parse_packet(skb, &pkt);
 	if (ret)
 		return drop_packet(skb, &pkt, ret, &drop);
-	if (pkt.family == FAMILY_IPV6 && is_link_chatter(&pkt))
+	if (is_link_chatter(&pkt))
 		return TC_ACT_OK;
+	if (!own)
+		return drop_packet(skb, &pkt, DROP(&pkt, DROP_ENDPOINT_NOT_READY, 0), &drop);
 
 	drop.src_identity = identity_from_stack(skb, &pkt);
 	skb->mark = 0;

@@ -261,7 +261,7 @@ static __always_inline int parse_packet(struct __sk_buff *skb, struct packet *pk
 /* Traffic of the link itself: solicitations, reports of multicast groups. It goes no further than the veth. */
 static __always_inline bool is_link_chatter(const struct packet *pkt)
 {
-	return pkt->protocol == IPPROTO_ICMPV6 &&
+	return pkt->family == FAMILY_IPV6 && pkt->protocol == IPPROTO_ICMPV6 &&
 	       ((pkt->icmp_type >= ICMP6_MLD_QUERY && pkt->icmp_type <= ICMP6_REDIRECT) ||
 		pkt->icmp_type == ICMP6_MLD2_REPORT);
 }
