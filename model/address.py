@@ -1,15 +1,17 @@
-"""IP addresses as numbers, the form in which rows and look-ups have them.
+"""IP addresses as look-ups have them: one number and its family.
 
 In:        text, packet bytes.
-Out:       `Address`, its halves for a row, its text.
-Elsewhere: the columns of a row are described in row.py.
+Out:       `Address`.
+Elsewhere: address_text.py has text and the halves that rows keep.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from functools import lru_cache
 from typing import Final, NamedTuple
+
+from model.address_text import address_text, parse_address_text
+from model.row import IPV4, IPV6
 
 LOW_HALF: Final = 0xFFFF_FFFF_FFFF_FFFF
 MAPPED: Final = 0xFFFF << 32
@@ -30,20 +32,14 @@ class Address(NamedTuple):
         return self
 
     def __str__(self) -> str:
-        """Canonical text (RFC 5952); an IPv4-mapped address reads as the IPv4 address."""
-        address = self.unmapped()
-        if address.version == 4:
-            return str(ipaddress.IPv4Address(address.number))
-        return str(ipaddress.IPv6Address(address.number))
+        return address_text(self.number >> 64, self.number & LOW_HALF, IPV4 if self.version == 4 else IPV6)
 
 
 @lru_cache(maxsize=16_384)
 def parse_address(text: str) -> Address | None:
-    """The address that `text` is; None when it is none. A zone (`%eth0`) makes it none."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
+    """The address that `text` is, None when it is none."""
+    parsed = parse_address_text(text)
+    if parsed is None:
         return None
-    if "%" in text:
-        return None
-    return Address(address.version, int(address))
+    version, hi, lo = parsed
+    return Address(4 if version == IPV4 else 6, hi << 64 | lo)

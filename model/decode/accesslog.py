@@ -1,0 +1,483 @@
+"""L7 records of proxies into rows.
+
+In:        access-log records (HTTP, DNS, Kafka, other) as parsed JSON; field names: golden/README.md.
+Out:       the bytes of one row each; what has no column (l7, Summary, trace context) stands in its aux entry.
+Elsewhere: the proxies' own formats are turned into records by whoever runs the proxy.
+
+Records are one in twenty events and each has texts of its own, so that the messages in aux are written by hand: the
+generated classes take three times as long. Latencies and trace contexts join a response with its request by the
+header X-Request-Id.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from model.address import LOW_HALF, Address, parse_address
+from model.decode.draft import pack_fields
+from model.decode.errors import DecodeError, ErrorClass
+from model.decode.resolve import Resolver
+from model.knowledge import add_workload, cluster_of
+from model.layouts import MessageType
+from model.row import IP_NOT_USED, IPV4, IPV6, L4, Bit, Kind, Reply
+from model.text.quote import quote
+from model.text.times import parse_rfc3339
+from model.vocabulary import DNS_RCODES, DNS_TYPES, UNKNOWN_DNS
+from model.wire import BYTES, VARINT, number, tag, varint
+from proto.flow import flow_pb2
+
+V = TypeVar("V")
+
+REDACTED: Final = "HUBBLE_REDACTED"
+_REMEMBERED: Final = 10_000
+"""Requests that wait for their response."""
+_ENDS: Final = 65_536
+_REQUEST_ID: Final = "X-Request-Id"
+_TRACEPARENT: Final = "Traceparent"
+
+_TYPES: Final = {"Request": flow_pb2.REQUEST, "Response": flow_pb2.RESPONSE, "Sample": flow_pb2.SAMPLE}
+_VERDICTS: Final = {
+    "Forwarded": flow_pb2.FORWARDED,
+    "Denied": flow_pb2.DROPPED,
+    "Error": flow_pb2.ERROR,
+    "Redirected": flow_pb2.REDIRECTED,
+}
+_DIRECTIONS: Final = {"Ingress": flow_pb2.INGRESS, "Egress": flow_pb2.EGRESS}
+_PROTOCOLS: Final = {6: L4.TCP, 17: L4.UDP, 132: L4.SCTP}
+_FAMILIES: Final = {"ipv4": IPV4, "ipv6": IPV6}
+_ADDRESS_KEYS: Final = {IP_NOT_USED: "", IPV4: "ipv4", IPV6: "ipv6"}
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+_FLOW: Final = {field.name: tag(field.number, BYTES) for field in flow_pb2.Flow.DESCRIPTOR.fields}
+_IP: Final = {field.name: tag(field.number, BYTES) for field in flow_pb2.IP.DESCRIPTOR.fields}
+_L7: Final = {field.name: tag(field.number, BYTES) for field in flow_pb2.Layer7.DESCRIPTOR.fields}
+_L7_TYPE: Final = tag(flow_pb2.Layer7.DESCRIPTOR.fields_by_name["type"].number, VARINT)
+_L7_LATENCY: Final = tag(flow_pb2.Layer7.DESCRIPTOR.fields_by_name["latency_ns"].number, VARINT)
+_HTTP: Final = {field.name: tag(field.number, BYTES) for field in flow_pb2.HTTP.DESCRIPTOR.fields}
+_HTTP_CODE: Final = tag(flow_pb2.HTTP.DESCRIPTOR.fields_by_name["code"].number, VARINT)
+_DNS: Final = {field.name: tag(field.number, BYTES) for field in flow_pb2.DNS.DESCRIPTOR.fields}
+_DNS_TTL: Final = tag(flow_pb2.DNS.DESCRIPTOR.fields_by_name["ttl"].number, VARINT)
+_DNS_RCODE: Final = tag(flow_pb2.DNS.DESCRIPTOR.fields_by_name["rcode"].number, VARINT)
+_HEADER_KEY, _HEADER_VALUE = (tag(field.number, BYTES) for field in flow_pb2.HTTPHeader.DESCRIPTOR.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """What of a request nobody shall read. Header names in lower case."""
+
+    userinfo: bool = True
+    """The password in a URL."""
+    query: bool = False
+    """Query and fragment of a URL."""
+    headers: bool = False
+    """Values of headers: all of them, unless lists say which."""
+    allow: frozenset[str] = field(default_factory=frozenset)
+    deny: frozenset[str] = field(default_factory=frozenset)
+
+    def hides(self, header: str) -> bool:
+        """Whether the values of this header are hidden."""
+        if not self.headers:
+            return False
+        name = header.lower()
+        return name not in self.allow and (name in self.deny or bool(self.allow) or not self.deny)
+
+    def url(self, text: str) -> str:
+        """A URL without what must be hidden."""
+        if self.query:
+            text = text.partition("#")[0].partition("?")[0]
+        if self.userinfo and "@" in text:
+            text = _without_password(text)
+        return text
+
+
+def _without_password(url: str) -> str:
+    scheme, slashes, rest = url.partition("//")
+    if not slashes:
+        return url
+    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
+    userinfo, at, host = rest[:end].rpartition("@")
+    user, colon, _ = userinfo.partition(":")
+    if not at or not colon:
+        return url
+    return f"{scheme}//{user}:{REDACTED}@{host}{rest[end:]}"
+
+
+class _Memory(Generic[V]):
+    """Values by request id; the oldest are forgotten when there are too many."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[str, V] = OrderedDict()
+
+    def remember(self, request_id: str, value: V) -> None:
+        self._values[request_id] = value
+        self._values.move_to_end(request_id)
+        if len(self._values) > _REMEMBERED:
+            self._values.popitem(last=False)
+
+    def recall(self, request_id: str) -> V | None:
+        """The value, which is then forgotten: a request has one response."""
+        return self._values.pop(request_id, None)
+
+
+class _End(NamedTuple):
+    """One side of a record, remembered."""
+
+    labels: Sequence[str]
+    """As told, in this order: another list makes another endpoint."""
+    endpoint: int
+    id: int
+    address: Address | None
+    hi: int
+    lo: int
+    text: bytes
+    odd_text: bool
+    """The row's numbers would not give back this text, which then stands in aux."""
+    is_named: bool
+    is_frontend: bool
+
+
+class AccessLogDecoder:
+    """Decodes records one after the other; their order matters, since responses look for their requests."""
+
+    def __init__(self, resolver: Resolver, redaction: Redaction) -> None:
+        self._resolver = resolver
+        self._redaction = redaction
+        self._started: _Memory[int] = _Memory()
+        self._traces: _Memory[str] = _Memory()
+        self._ends: dict[tuple[Any, ...], _End] = {}
+        self.node = 0
+        """Index of this node in Tables.nodes."""
+
+    def forget(self) -> None:
+        """Drop indices into tables, which now have other numbers or other texts."""
+        self._ends.clear()
+
+    def decode(self, record: Mapping[str, Any], ts_ns: int) -> bytes:
+        """The row of one record. Raises: DecodeError."""
+        try:
+            return self._decode(record.get, ts_ns)
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError, struct.error) as error:
+            raise DecodeError(ErrorClass.DECODE_ERROR, f"access log record: {error}") from error
+
+    def _decode(self, get: Callable[[str], Any], ts_ns: int) -> bytes:
+        logged_ns = _nanoseconds(get("timestamp") or "")
+        kind, verdict, direction, family, l4 = _shape(
+            get("type"), get("verdict"), get("observation_point"), get("ip_version"), get("transport_protocol")
+        )
+        told_src, told_dst = get("source_endpoint") or _NOTHING, get("destination_endpoint") or _NOTHING
+        src, dst = self._end(told_src, family), self._end(told_dst, family)
+        sport, dport = (told_src.get("port") or 0, told_dst.get("port") or 0) if l4 else (0, 0)
+        http = get("http")
+        latency_ns, trace_id = self._join(http, kind, logged_ns) if http else (0, "")
+        l7, summary = self._l7(get, http, kind, latency_ns)
+        aux = _sized(_FLOW["l7"], l7)
+        if summary:
+            aux += _sized(_FLOW["Summary"], summary.encode("utf-8", "replace"))
+        if trace_id:
+            aux += _sized(_FLOW["trace_context"], _sized(_FIRST, _sized(_FIRST, trace_id.encode())))
+        if src.odd_text or dst.odd_text:
+            aux += _sized(_FLOW["IP"], _sized(_IP["source"], src.text) + _sized(_IP["destination"], dst.text))
+        resolver = self._resolver
+        return pack_fields(
+            ts_ns,
+            0,
+            src.hi,
+            src.lo,
+            dst.hi,
+            dst.lo,
+            src.endpoint,
+            dst.endpoint,
+            resolver.names(dst.id, src.address) if src.is_named else 0,
+            resolver.names(src.id, dst.address) if dst.is_named else 0,
+            resolver.service(src.address, sport) if src.is_frontend else 0,
+            resolver.service(dst.address, dport) if dst.is_frontend else 0,
+            0,
+            self.node,
+            resolver.tables.aux.intern(aux),
+            _ACCESS_LOG,
+            0,
+            0,
+            sport,
+            dport,
+            0,
+            0,
+            _BITS,
+            b"",
+            b"",
+            _KIND,
+            flow_pb2.L7,
+            verdict,
+            family,
+            l4,
+            _TRUE if kind == flow_pb2.RESPONSE else _FALSE,
+            direction,
+            0,
+            0,
+            0,
+        )
+
+    def _end(self, told: Mapping[str, Any], family: int) -> _End:
+        """One side: id, identity and labels as told, the rest as known for its address."""
+        text = told.get(_ADDRESS_KEYS[family]) or ""
+        labels = told.get("labels") or ()
+        key = (text, told.get("id"), told.get("identity"), family)
+        end = self._ends.get(key)
+        if end is None or end.labels != labels:
+            end = self._make_end(told, text, labels, family)
+            if len(self._ends) >= _ENDS:
+                self._ends.clear()
+            self._ends[key] = end
+        return end
+
+    def _make_end(self, told: Mapping[str, Any], text: str, labels: Sequence[str], family: int) -> _End:
+        address = parse_address(text)
+        knowledge = self._resolver.knowledge
+        known = knowledge.cached(address)
+        endpoint = flow_pb2.Endpoint(
+            ID=told.get("id") or 0,
+            identity=told.get("identity") or 0,
+            cluster_name=cluster_of(labels),
+            namespace=known.namespace,
+            labels=sorted(labels),
+            pod_name=known.pod,
+        )
+        local = knowledge.endpoints.get(address) if address else None
+        if local is not None:
+            add_workload(endpoint, local)
+        number = address.number if address else 0
+        usual = address is not None and address.version == (4 if family == IPV4 else 6) and str(address) == text
+        return _End(
+            labels=labels,
+            endpoint=self._resolver.tables.endpoints.intern(endpoint.SerializeToString(deterministic=True)),
+            id=endpoint.ID,
+            address=address,
+            hi=number >> 64,
+            lo=number & LOW_HALF,
+            text=text.encode("utf-8", "replace"),
+            odd_text=bool(family) and not usual,
+            is_named=address in knowledge.named_addresses,
+            is_frontend=address in knowledge.service_addresses,
+        )
+
+    def _join(self, http: Mapping[str, Any], kind: int, logged_ns: int) -> tuple[int, str]:
+        """Latency and trace id, by request id: a request is remembered, its response recalls it."""
+        headers = http.get("headers") or {}
+        request_id = _first(headers, _REQUEST_ID)
+        if kind == flow_pb2.REQUEST:
+            trace_id = _trace_id(_first(headers, _TRACEPARENT))
+            if request_id:
+                self._started.remember(request_id, logged_ns)
+                if trace_id:
+                    self._traces.remember(request_id, trace_id)
+            return 0, trace_id
+        if kind == flow_pb2.RESPONSE and request_id:
+            started_ns = self._started.recall(request_id)
+            latency_ns = 0 if started_ns is None else max(0, logged_ns - started_ns)
+            return latency_ns, self._traces.recall(request_id) or ""
+        return 0, ""
+
+    def _l7(
+        self, get: Callable[[str], Any], http: Mapping[str, Any] | None, kind: int, latency_ns: int
+    ) -> tuple[bytes, str]:
+        """flow.Layer7 and the summary of the flow."""
+        start = _L7_STARTS[kind]
+        if http is not None:
+            body, summary = self._http(http, kind, latency_ns)
+            if latency_ns:
+                start += number(_L7_LATENCY, latency_ns)
+            return start + _sized(_L7["http"], body), summary
+        dns = get("dns")
+        if dns is not None:
+            body, summary = _dns(dns, kind)
+            return start + _sized(_L7["dns"], body), summary
+        kafka = get("kafka")
+        if kafka is not None:
+            message, summary = _kafka(kafka, kind)
+            return start + _sized(_L7["kafka"], message.SerializeToString()), summary
+        other = get("l7")
+        return start, _generic_summary(other) if other is not None else ""
+
+    def _http(self, http: Mapping[str, Any], kind: int, latency_ns: int) -> tuple[bytes, str]:
+        method, protocol, url = http.get("method") or "", http.get("protocol") or "", http.get("url") or ""
+        if self._redaction.query or "@" in url:
+            url = self._redaction.url(url)
+        body = _method_and_protocol(method, protocol) + _sized(_HTTP["url"], url.encode("utf-8", "replace"))
+        headers = http.get("headers")
+        if headers:
+            body += self._headers(headers)
+        if kind == flow_pb2.REQUEST:
+            return body, f"{protocol} {method} {url}"
+        code = http.get("code") or 0
+        body += number(_HTTP_CODE, code)
+        if kind != flow_pb2.RESPONSE:
+            return body, ""
+        return body, f"{protocol} {code} {latency_ns // 1_000_000}ms ({method} {url})"
+
+    def _headers(self, headers: Mapping[str, Sequence[str] | str]) -> bytes:
+        parts = []
+        for key in sorted(headers):
+            values = headers[key]
+            if isinstance(values, str):
+                values = (values,)
+            if self._redaction.headers and self._redaction.hides(key):
+                values = (REDACTED,) * len(values)
+            # Request ids are as many as requests and would push everything else out of the cache.
+            make = _make_header if key == _REQUEST_ID else _header
+            for value in values:
+                parts.append(make(key, value))
+        return b"".join(parts)
+
+
+_BITS: Final = int(Bit.HAS_EVENT_TYPE | Bit.SUMMARY_IN_AUX)
+_KIND, _TRUE, _FALSE = int(Kind.FLOW), int(Reply.TRUE), int(Reply.FALSE)
+_ACCESS_LOG: Final = int(MessageType.ACCESS_LOG)
+
+
+_L7_STARTS: Final = {kind: number(_L7_TYPE, kind) for kind in (0, *_TYPES.values())}
+_FIRST: Final = tag(1, BYTES)
+"""Of flow.TraceContext and flow.TraceParent: their only fields."""
+_ONE_BYTE: Final = tuple(bytes([length]) for length in range(0x80))
+
+
+def _sized(field_tag: bytes, body: bytes) -> bytes:
+    """A length-delimited field. As `wire.message`; a call less counts here."""
+    length = len(body)
+    return field_tag + (_ONE_BYTE[length] if length < 0x80 else varint(length)) + body
+
+
+@lru_cache(maxsize=1024)
+def _shape(
+    kind: str | None, verdict: str | None, point: str | None, version: str | None, protocol: int | None
+) -> tuple[int, int, int, int, int]:
+    """The words of a record that are few, as numbers: L7 type, verdict, direction, family, L4."""
+    return (
+        _TYPES.get(kind or "", flow_pb2.UNKNOWN_L7_TYPE),
+        _VERDICTS.get(verdict or "", flow_pb2.VERDICT_UNKNOWN),
+        _DIRECTIONS.get(point or "", flow_pb2.TRAFFIC_DIRECTION_UNKNOWN),
+        _FAMILIES.get(version or "", IP_NOT_USED),
+        int(_PROTOCOLS.get(protocol or 0, L4.NONE)),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _method_and_protocol(method: str, protocol: str) -> bytes:
+    return b"".join(
+        _sized(_HTTP[name], text.encode("utf-8", "replace"))
+        for name, text in (("method", method), ("protocol", protocol))
+        if text
+    )
+
+
+def _make_header(key: str, value: str) -> bytes:
+    pair = _sized(_HEADER_KEY, key.encode("utf-8", "replace")) + _sized(_HEADER_VALUE, value.encode("utf-8", "replace"))
+    return _sized(_HTTP["headers"], pair)
+
+
+_header = lru_cache(maxsize=4096)(_make_header)
+
+
+def _first(headers: Mapping[str, Sequence[str] | str], name: str) -> str:
+    """First value of a header; proxies differ in the case of names."""
+    values = headers.get(name)
+    if values is None:
+        values = headers.get(name.lower())
+    if not values:
+        return ""
+    return values if isinstance(values, str) else values[0]
+
+
+@lru_cache(maxsize=256)
+def _second_ns(text: str) -> int:
+    return parse_rfc3339(text + "Z")[0] * 1_000_000_000
+
+
+def _nanoseconds(text: str) -> int:
+    """Nanoseconds since the epoch. Raises: ValueError."""
+    if text[-1:] == "Z":
+        if len(text) == 20:
+            return _second_ns(text[:19])
+        fraction = text[20:-1]
+        if text[19] == "." and fraction.isdecimal() and fraction.isascii():
+            return _second_ns(text[:19]) + int(fraction[:9].ljust(9, "0"))
+    seconds, nanos = parse_rfc3339(text)
+    return seconds * 1_000_000_000 + nanos
+
+
+def _trace_id(traceparent: str) -> str:
+    """Trace id of a header of that name, empty unless it is valid. Source: W3C Trace Context, section 3.2."""
+    parts = traceparent.split("-")
+    if len(parts) < 4 or [len(part) for part in parts[:4]] != [2, 32, 16, 2]:
+        return ""
+    if not all(_LOWER_HEX.issuperset(part) for part in parts[:4]):
+        return ""
+    version, trace_id, parent_id, flags = parts[:4]
+    valid = version != "ff" and int(trace_id, 16) and int(parent_id, 16)
+    if version == "00" and (len(parts) > 4 or int(flags, 16) > 2):
+        valid = 0
+    return trace_id if valid else ""
+
+
+_LOWER_HEX: Final = frozenset("0123456789abcdef")
+
+
+@lru_cache(maxsize=1024)
+def _dns_types(field_tag: bytes, numbers: tuple[int, ...]) -> tuple[bytes, str]:
+    """A repeated field of type names, and these joined by commas."""
+    names = [DNS_TYPES.get(number, UNKNOWN_DNS) for number in numbers]
+    return b"".join(_sized(field_tag, name.encode()) for name in names), ",".join(names)
+
+
+def _texts(field_tag: bytes, texts: Iterable[str]) -> bytes:
+    return b"".join([_sized(field_tag, text.encode("utf-8", "replace")) for text in texts])
+
+
+def _dns(dns: Mapping[str, Any], kind: int) -> tuple[bytes, str]:
+    get = dns.get
+    query, source = get("Query") or "", get("ObservationSource") or ""
+    body, types = _dns_types(_DNS["qtypes"], tuple(get("QTypes") or ()))
+    body += _sized(_DNS["query"], query.encode("utf-8", "replace"))
+    if source:
+        body += _sized(_DNS["observation_source"], source.encode("utf-8", "replace"))
+    if kind == flow_pb2.REQUEST:
+        return body, f"DNS Query {query} {types}"
+    ips, names, ttl, rcode = get("IPs") or (), get("CNAMEs") or (), get("TTL") or 0, get("RCode") or 0
+    body += _texts(_DNS["ips"], ips) + _texts(_DNS["cnames"], names)
+    body += number(_DNS_TTL, ttl) + number(_DNS_RCODE, rcode)
+    body += _dns_types(_DNS["rrtypes"], tuple(get("AnswerTypes") or ()))[0]
+    if kind != flow_pb2.RESPONSE:
+        return body, ""
+    if rcode:
+        answer = f"RCode: {DNS_RCODES.get(rcode, UNKNOWN_DNS)}"
+    else:
+        answer = quote(",".join(ips)) if ips else ""
+        if names:
+            answer += f"{' ' if answer else ''}CNAMEs: {quote(','.join(names))}"
+    who = "Proxy" if source == "proxy" else "Query"
+    return body, f"DNS Answer {answer} TTL: {ttl} ({who} {query} {types})"
+
+
+def _kafka(kafka: Mapping[str, Any], kind: int) -> tuple[flow_pb2.Kafka, str]:
+    topic = (kafka.get("Topic") or {}).get("Topic") or ""
+    record = flow_pb2.Kafka(
+        api_version=kafka.get("APIVersion") or 0,
+        api_key=kafka.get("APIKey") or "",
+        correlation_id=kafka.get("CorrelationID") or 0,
+        topic=topic,
+    )
+    what = f"{record.api_key} correlation id {record.correlation_id} topic '{topic}'"
+    if kind == flow_pb2.REQUEST:
+        return record, f"Kafka request {what}"
+    record.error_code = kafka.get("ErrorCode") or 0
+    return record, f"Kafka response {what} return code {record.error_code}"
+
+
+def _generic_summary(other: Mapping[str, Any]) -> str:
+    """A protocol that the API has no message for: its fields in the notation of Go's maps."""
+    fields: Iterable[tuple[str, Any]] = sorted((other.get("fields") or other.get("Fields") or {}).items())
+    pairs = " ".join(f"{key}:{value}" for key, value in fields)
+    return f"{other.get('proto') or other.get('Proto') or ''} Fields: map[{pairs}]"
