@@ -134,6 +134,10 @@ class AddressTerm:
         return self._addresses.has_text(flow.IP.source if self._side == "src" else flow.IP.destination)
 
 
+FEW: Final = 4
+"""Up to so many intervals are compared one by one; a search among more of them is faster than that."""
+
+
 class IntervalTest:
     """Which of many 64-bit numbers lie in one of some intervals."""
 
@@ -143,7 +147,7 @@ class IntervalTest:
 
     def test(self, numbers: Numbers) -> Mask:
         """Answer per number; the intervals are sorted and disjoint."""
-        if len(self._firsts) <= 4:
+        if len(self._firsts) <= FEW:
             hits = np.zeros(len(numbers), np.bool_)
             for first, last in zip(self._firsts, self._lasts, strict=True):
                 hits |= (numbers >= first) & (numbers <= last)
@@ -157,16 +161,15 @@ class WideIntervalTest:
     """The same for 128-bit numbers in two halves."""
 
     def __init__(self, intervals: Sequence[Interval]) -> None:
-        self._few = [tuple(np.uint64(half) for half in (*_halves(a), *_halves(b))) for a, b in intervals[:5]]
-        self._few = [] if len(intervals) > 4 else self._few
+        self._halves = [tuple(np.uint64(half) for half in (*_halves(a), *_halves(b))) for a, b in intervals[:FEW]]
         self._firsts = np.array([first.to_bytes(16, "big") for first, _ in intervals], "S16")
         self._lasts = np.array([last.to_bytes(16, "big") for _, last in intervals], "S16")
 
     def test(self, high: Numbers, low: Numbers) -> Mask:
         """Answer per number; the intervals are sorted and disjoint."""
-        if self._few:
+        if len(self._firsts) <= FEW:
             hits = np.zeros(len(high), np.bool_)
-            for first_high, first_low, last_high, last_low in self._few:
+            for first_high, first_low, last_high, last_low in self._halves:
                 after = (high > first_high) | ((high == first_high) & (low >= first_low))
                 hits |= after & ((high < last_high) | ((high == last_high) & (low <= last_low)))
             return hits

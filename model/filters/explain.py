@@ -67,7 +67,9 @@ def _conditions(flow_filter: flow_pb2.FlowFilter) -> list[str]:
     conditions = []
     for field, value in flow_filter.ListFields():
         if field.name == "experimental":
-            conditions += [_either("", [f"`{text}`" for text in value.cel_expression], "CEL expression ", " is true")]
+            conditions.append(
+                _either("", [_marked("`", text) for text in value.cel_expression], "CEL expression ", " is true")
+            )
             continue
         subject, verb, words = _phrase(field.name)
         conditions.append(_either(f"{subject} {verb} ", [words(one) for one in value]))
@@ -93,6 +95,15 @@ def _text(value: object) -> str:
     """Text from a stranger, in quotes where it would not read as one word."""
     text = str(value)
     return text if text and text.isprintable() and " " not in text else repr(text)
+
+
+def _marked(mark: str, text: str) -> str:
+    """An expression between marks of its own, unless it would not print as it is."""
+    return f"{mark}{text}{mark}" if text.isprintable() else repr(text)
+
+
+def _regexp(text: str) -> str:
+    return _marked("/", text)
 
 
 def _yes_no(yes: str, no: str) -> Words:
@@ -167,10 +178,10 @@ PHRASES: Final[dict[str, tuple[str, str, Words]]] = {
     "http_status_code": ("HTTP status", "is", lambda value: _text(value.replace("+", "…"))),
     "protocol": ("protocol", "is", lambda value: _text(value.lower())),
     "reply": ("packet", "is", _yes_no("a reply", "no reply")),
-    "dns_query": ("DNS query", "matches", lambda value: f"/{value}/" if value.isprintable() else _text(value)),
+    "dns_query": ("DNS query", "matches", _regexp),
     "http_method": ("HTTP method", "is", lambda value: _text(value.upper())),
-    "http_path": ("HTTP path", "matches", lambda value: f"/{value}/" if value.isprintable() else _text(value)),
-    "http_url": ("HTTP URL", "matches", lambda value: f"/{value}/" if value.isprintable() else _text(value)),
+    "http_path": ("HTTP path", "matches", _regexp),
+    "http_url": ("HTTP URL", "matches", _regexp),
     "http_header": ("HTTP header", "is", lambda value: f"{_text(value.key)}: {_text(value.value)}"),
     "tcp_flags": ("TCP flags", "include", _flags),
     "node_name": ("node", "matches", _text),
