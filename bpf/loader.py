@@ -160,7 +160,8 @@ class _Libbpf:
         told = [line for line in verifier if line and not line.startswith(("processed ", "libbpf:"))]
         if told:
             return "verifier: " + " | ".join(line.strip() for line in told[-2:])
-        return lines[-1].removeprefix("libbpf: ").strip() if lines else ""
+        # The first line is the cause; the ones after it are what followed from it.
+        return lines[0].removeprefix("libbpf: ").strip() if lines else ""
 
 
 def _between(lines: list[str], begin: str, end: str) -> list[str]:

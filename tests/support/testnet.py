@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from bpf.datapath import Datapath, Endpoint, IpcacheEntry, MapSizes
 from bpf.loader import ensure_bpffs
+from tests.support.kernel_events import EventLog
 
 T = TypeVar("T")
 
@@ -259,6 +260,21 @@ class Network:
             node.datapath.close()
         for name in (*names, self.name):
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+@dataclass(slots=True)
+class Cluster:
+    """Two nodes; client and server share the first, far lives on the second."""
+
+    net: Network
+    near: Node
+    away: Node
+    client: Pod
+    server: Pod
+    far: Pod
+    log: EventLog
+    """Events of the node `near`."""
+    away_log: EventLog
 
 
 @contextlib.contextmanager

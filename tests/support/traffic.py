@@ -55,15 +55,15 @@ def exchange(client_netns: str, server_netns: str, address: str, port: int, size
             connection.sendall(b"y" * size)
             connection.recv(4096)  # b"": the client has closed
 
+    answer = b""
     with listener, background(serve):
         sock = open_socket(client_netns, socket.SOCK_STREAM, "::" if ":" in address else "0.0.0.0")
         with sock:
             sock.connect((address, port))
             sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            answer = b""
             while len(answer) < size:
                 answer += sock.recv(65536)
-        return answer
+    return answer
 
 
 def send_packet(netns: str, ifname: str, frame: bytes) -> None:
@@ -85,7 +85,7 @@ def ipv4_packet(src: str, dst: str, payload: bytes, protocol: int = 17, ttl: int
     )  # fmt: skip
     total = sum(struct.unpack("!10H", head))
     total = (total & 0xFFFF) + (total >> 16)
-    check = ~(total + (total >> 16)) & 0xFFFF
+    check: int = ~(total + (total >> 16)) & 0xFFFF
     return head[:10] + check.to_bytes(2, "big") + head[12:] + payload
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from bpf.datapath import Aggregation
 from observer.perf import PerfReader
 from tests.support.kernel_events import EventLog
-from tests.support.testnet import Network, Node, Pod, network
+from tests.support.testnet import Cluster, network
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -25,21 +24,6 @@ def objects() -> Path:
     if done.returncode:
         pytest.fail(f"make -C bpf: {done.stderr.strip()[-500:]}")
     return REPOSITORY / "bpf" / "build"
-
-
-@dataclass
-class Cluster:
-    """Two nodes; client and server share the first, far lives on the second."""
-
-    net: Network
-    near: Node
-    away: Node
-    client: Pod
-    server: Pod
-    far: Pod
-    log: EventLog
-    """Events of the node `near`."""
-    away_log: EventLog
 
 
 @pytest.fixture(scope="module")
