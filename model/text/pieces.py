@@ -7,7 +7,7 @@ Elsewhere: rows.py and rows_json.py say which texts a line has; model/pieces.py 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -23,6 +23,10 @@ KEPT: Final = 1 << 16
 """Texts kept per kind; when there are more, all are made again as needed."""
 
 
+Make = Callable[[npt.NDArray[np.int64]], Iterable[Sequence[str]]]
+"""From positions to the texts of each."""
+
+
 class TextByKey:
     """The texts of each distinct key."""
 
@@ -30,14 +34,14 @@ class TextByKey:
         self._index = KeyIndex(words)
         self._columns: list[Column] = [np.empty(1024, object) for _ in range(texts)]
 
-    def take(self, keys: U64, make: Callable[[int], Sequence[str]]) -> list[Column]:
-        """The texts of each key, as columns. `make` gets the position of a new key in `keys`."""
+    def take(self, keys: U64, make: Make) -> list[Column]:
+        """The texts of each key, as columns. `make` gets the positions of new keys in `keys`."""
         if len(self._index) > KEPT:
             self._index.clear()
         numbers = self._numbers(keys, make)
         return [column.take(numbers) for column in self._columns]
 
-    def _numbers(self, keys: U64, make: Callable[[int], Sequence[str]]) -> npt.NDArray[np.int64]:
+    def _numbers(self, keys: U64, make: Make) -> npt.NDArray[np.int64]:
         hashes = self._index.hashes(keys)
         numbers = self._index.find(keys, hashes)
         missing = np.flatnonzero(numbers < 0)
@@ -47,8 +51,8 @@ class TextByKey:
             new = missing[np.sort(first)]
             count = len(self._index)
             self._grow(count + len(new))
-            for place, at in enumerate(new.tolist(), count):
-                for column, text in zip(self._columns, make(at), strict=True):
+            for place, texts in enumerate(make(new), count):
+                for column, text in zip(self._columns, texts, strict=True):
                     column[place] = text
             self._index.add(keys[new], hashes[new])
             numbers[missing] = self._index.find(keys[missing], hashes[missing])
@@ -61,25 +65,27 @@ class TextByKey:
 
 
 class TextByIndex:
-    """The text of each entry of a table, 0 (absent) included."""
+    """The texts of each entry of a table, 0 (absent) included."""
 
-    def __init__(self, make: Callable[[int], str]) -> None:
+    def __init__(self, make: Callable[[int], Sequence[str]], texts: int = 1) -> None:
         self._make = make
-        self._texts: Column = np.empty(0, object)
+        self._columns: list[Column] = [np.empty(0, object) for _ in range(texts)]
         self._made = np.zeros(0, np.bool_)
 
-    def take(self, indices: npt.NDArray[np.uint32]) -> Column:
-        """The text of each index, as a column."""
+    def take(self, indices: npt.NDArray[np.unsignedinteger]) -> list[Column]:
+        """The texts of each index, as columns."""
         largest = int(indices.max(initial=0))
-        if largest >= len(self._texts):
-            self._texts = np.concatenate([self._texts, np.empty(largest + 1, object)])
-            self._made = np.concatenate([self._made, np.zeros(largest + 1, np.bool_)])
+        if largest >= len(self._made):
+            room = largest + 1
+            self._columns = [np.concatenate([column, np.empty(room, object)]) for column in self._columns]
+            self._made = np.concatenate([self._made, np.zeros(room, np.bool_)])
         made = self._made.take(indices)
         if not made.all():
             for index in np.unique(indices[~made]).tolist():
-                self._texts[index] = self._make(index)
+                for column, text in zip(self._columns, self._make(index), strict=True):
+                    column[index] = text
                 self._made[index] = True
-        return self._texts.take(indices)
+        return [column.take(indices) for column in self._columns]
 
 
 _FEW: Final = 512
@@ -103,15 +109,22 @@ def number_texts(numbers: npt.NDArray[np.uint16]) -> Column:
 def join_lines(columns: Sequence[Column | str], rows: int, replaced: dict[int, str]) -> str:
     """All lines as one text.
 
-    columns   texts per row, or one text that stands in every row.
-    replaced  whole lines by row, in place of what the columns say.
+    columns   texts per row, or one text that stands in every row; only of the rows that are not replaced.
+    rows      how many lines there are.
+    replaced  whole lines by row.
     """
     width = len(columns)
-    flat = [""] * (rows * width)
+    count = rows - len(replaced)
+    flat = [""] * (count * width)
     for place, column in enumerate(columns):
         # Slices of lists are copied in C; joining tuples row by row takes five times as long.
-        flat[place::width] = [column] * rows if isinstance(column, str) else column.tolist()
-    if replaced:
-        for row, text in replaced.items():
-            flat[row * width : (row + 1) * width] = [text, *([""] * (width - 1))]
-    return "".join(flat)
+        flat[place::width] = [column] * count if isinstance(column, str) else column.tolist()
+    if not replaced:
+        return "".join(flat)
+    parts = []
+    done = 0
+    for before, row in enumerate(sorted(replaced)):
+        upto = (row - before) * width
+        parts += [*flat[done:upto], replaced[row]]
+        done = upto
+    return "".join(parts + flat[done:])

@@ -86,14 +86,14 @@ class RowText:
         self._masked = masked
         self._hosts = TextByKey(words=4, texts=2)
         self._tails = TextByKey(words=4, texts=1)
-        self._identities = TextByIndex(self._identity)
-        self._nodes = TextByIndex(self._node)
+        self._identities = TextByIndex(lambda index: (self._identity(index),))
+        self._nodes = TextByIndex(lambda index: (self._node(index),))
         self._aux = AuxKinds(tables, _contradiction)
         self._slow = SlowRows(look, tables, masked=masked)
 
     def text(self, rows: Rows) -> str:
         """The records of all flows and gaps; in dict form without a separator before the first."""
-        rows = rows[(rows["kind"] == Kind.FLOW) | (rows["kind"] == Kind.LOST)]
+        rows = flows_and_gaps(rows)
         text = "".join(self._chunk(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK))
         return text.removeprefix(f"{SEPARATOR}\n") if self._look.output is Output.DICT else text
 
@@ -102,15 +102,19 @@ class RowText:
         replaced = self._slow.texts(rows, slow)
         if self._look.output is Output.DICT:
             replaced = {row: f"{SEPARATOR}\n{text}" for row, text in replaced.items()}
-        return join_lines(self._columns(rows), len(rows), replaced)
+        if len(replaced) == len(rows):
+            return "".join(replaced.values())
+        return join_lines(self._columns(rows[~slow] if replaced else rows), len(rows), replaced)
 
     def _columns(self, rows: Rows) -> list[Column | str]:
         has_ports = (rows["l4"] == L4.TCP) | (rows["l4"] == L4.UDP) | (rows["l4"] == L4.SCTP)
         has_ports &= rows["ip_version"] != 0
         sides = [self._side(rows, side, has_ports) for side in ("src", "dst")]
         times = self._look.times.columns(np.minimum(rows["ts_ns"], LATEST_NS))
-        (tails,) = self._tails.take(self._tail_keys(rows), lambda at: (self._tail(row_values(rows[at])),))
-        node = [self._nodes.take(rows["node"])] if self._look.node_names else []
+        (tails,) = self._tails.take(
+            self._tail_keys(rows), lambda new: ((self._tail(row_values(rows[at])),) for at in new)
+        )
+        node = self._nodes.take(rows["node"]) if self._look.node_names else []
         if self._look.output is Output.DICT:
             return [
                 f"{SEPARATOR}\n  TIMESTAMP: ",
@@ -130,10 +134,10 @@ class RowText:
             [np.where(back, theirs, ours) for ours, theirs in zip(sides[one], sides[1 - one], strict=True)]
             for one in (0, 1)
         )
-        source, destination = (
+        asked, answering = (
             self._identities.take(np.where(back, rows[b], rows[a])) for a, b in (("src", "dst"), ("dst", "src"))
         )
-        return [*times, *node, ": ", *left, source, _ARROWS.take(reply), *right, destination, tails]
+        return [*times, *node, ": ", *left, *asked, _ARROWS.take(reply), *right, *answering, tails]
 
     # Ends.
 
@@ -156,7 +160,7 @@ class RowText:
             macs[:, 6] = 1
             keys[ethernet, 1] = macs.view(np.uint64).ravel()[ethernet]
 
-        before, behind = self._hosts.take(keys, lambda at: self._host(rows[at], side, bool(ports[at])))
+        before, behind = self._hosts.take(keys, lambda new: (self._host(rows[at], side, bool(ports[at])) for at in new))
         texts = [before, number_texts(ports.astype(np.uint16))]
         return [*texts, behind] if self._look.style.colour else texts
 
@@ -263,6 +267,12 @@ _POLICY_VERDICT: Final = 5
 _TAIL_BITS: Final = Bit.HAS_EVENT_TYPE | Bit.HAS_TCP_FLAGS | Bit.SUMMARY_IN_AUX | Bit.HAS_ETHERNET
 
 
+def flows_and_gaps(rows: Rows) -> Rows:
+    """The rows that a stream of flows shows."""
+    kinds = rows["kind"]
+    return rows[(kinds == Kind.FLOW) | (kinds == Kind.LOST)] if kinds.any() else rows
+
+
 class Contradiction(IntEnum):
     """What an aux entry does to its rows."""
 
@@ -276,7 +286,7 @@ class Contradiction(IntEnum):
 class AuxKinds:
     """Which aux entries say something else than their rows, each looked at once."""
 
-    def __init__(self, tables: Tables, judge: Callable[[flow_pb2.Flow], Contradiction]) -> None:
+    def __init__(self, tables: Tables, judge: Callable[[bytes], Contradiction]) -> None:
         self._tables = tables
         self._judge = judge
         self._answers = np.zeros(1, np.int8)
@@ -295,16 +305,16 @@ class AuxKinds:
         unknown = answers < 0
         if unknown.any():
             for index in np.unique(aux[unknown]).tolist():
-                self._answers[index] = self._judge(flow_pb2.Flow.FromString(self._tables.aux[index] or b""))
+                self._answers[index] = self._judge(self._tables.aux[index] or b"")
             answers = self._answers.take(aux)
         odd |= answers == Contradiction.ROW
         odd |= (answers == Contradiction.IP) & (rows["ip_version"] == 0)
         return odd
 
 
-def _contradiction(partial: flow_pb2.Flow) -> Contradiction:
+def _contradiction(aux: bytes) -> Contradiction:
     found = Contradiction.NONE
-    for field, value in partial.ListFields():
+    for field, value in flow_pb2.Flow.FromString(aux).ListFields():
         if field.name in _IN_ROW:
             return Contradiction.ROW
         if field.name == "IP":

@@ -13,6 +13,7 @@ from model.tables import Tables
 from model.text.flows import SHOWN_FIELDS, FlowText, Look, Output
 from model.text.parts import FlowStyle
 from model.text.rows import RowText
+from model.text.rows_json import RowJson
 from model.text.style import Style
 from model.text.times import FORMATS, time_format
 from proto.observer import observer_pb2
@@ -51,6 +52,20 @@ def in_batches(look: Look, rows: Rows, tables: Tables, *, masked: bool) -> str:
 def test_a_batch_reads_like_its_flows_one_by_one(both: tuple[Tables, Rows], look: Look, masked: bool) -> None:
     tables, rows = both
     assert in_batches(look, rows, tables, masked=masked) == one_by_one(look, rows, tables, masked=masked)
+
+
+@settings(max_examples=120, deadline=None)
+@given(tables_and_rows(max_rows=4))
+def test_a_batch_is_the_same_json_as_its_flows_one_by_one(both: tuple[Tables, Rows]) -> None:
+    tables, rows = both
+    look = Look(output=Output.JSON)
+    assert RowJson(look, tables).text(rows) == one_by_one(look, rows, tables, masked=False)
+
+
+def test_a_large_batch_is_the_same_json_as_its_flows_one_by_one() -> None:
+    rows, tables = make_rows(3_000)
+    look = Look(output=Output.JSON)
+    assert RowJson(look, tables).text(rows) == one_by_one(look, rows, tables, masked=False)
 
 
 @pytest.mark.parametrize("output", [Output.COMPACT, Output.DICT, Output.TABLE])
