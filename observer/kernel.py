@@ -1,4 +1,4 @@
-"""The kernel as a source: the perf rings of a pinned event map, drained by watermark and by timer.
+"""The kernel as a source: the perf rings of a pinned event map, woken by watermark.
 
 In:        the folder of the datapath's pins.
 Out:       a Source, or a Failure with one line that names the remedy.
@@ -7,26 +7,19 @@ Elsewhere: perf.py reads the rings; bpf/ writes them.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from bpf.loader import BpfError
-from model.events import EventBatch
 from observer.perf import PerfReader
+from observer.recording import Item
 from service.failure import Failure
 
 log = structlog.get_logger(component="kernel")
 
-TICK_S: Final = 0.004
-"""Time between two drains while events come, unless a ring fills up sooner: an event waits half of it on average, and
-each drain costs the same work however few events it finds."""
-QUIET_TICK_S: Final = 0.008
-QUIET_AFTER_S: Final = 1.0
 PAGE_KIB: Final = 4
-RETRY_S: Final = 1.0
 
 
 class Kernel:
@@ -49,20 +42,15 @@ class Kernel:
         except BpfError as error:
             raise Failure(f"cannot read events: {error}") from error
         log.info("reading perf rings", pins=str(pin_dir), kib_per_cpu=buffer_kib)
-        self._next_s = time.monotonic()
-        self._busy_s = self._next_s
 
-    def read(self) -> EventBatch | None:
-        """What came since the last time; returns at the latest after a tick."""
-        now = time.monotonic()
-        if now < self._next_s:
-            self._reader.poll(self._next_s - now)
-            now = time.monotonic()
+    def take(self) -> list[Item]:
+        """What the rings hold."""
         batch = self._reader.drain()
-        if batch is not None:
-            self._busy_s = now
-        self._next_s = now + (TICK_S if now - self._busy_s < QUIET_AFTER_S else QUIET_TICK_S)
-        return batch
+        return [] if batch is None else [batch]
+
+    def wait(self, timeout_s: float) -> None:
+        """Until a ring is filling up, or the time is over."""
+        self._reader.poll(timeout_s)
 
     def close(self) -> None:
         """Leave the rings; the programs go on without a reader."""

@@ -1,11 +1,13 @@
-"""From a source to the ring: one thread reads, the loop decodes and stores.
+"""From a source to the ring: read, decode, store.
 
 In:        a source (kernel or recording), records from the socket, the node's state.
 Out:       rows in the ring; the bell rings for the streams; counters.
-Elsewhere: model/decode.py knows the events; service.py serves what is stored.
+Elsewhere: model/decode knows the events; service.py serves what is stored.
 
-The reader thread owns the source. Its only exit is the feed, a bounded queue; whatever finds no room there is counted
-and reaches readers as a lost-events row in its place. Everything else happens on the loop.
+The source has one owner at a time. While events come in a rush, that is the reader thread: its only exit is the feed, a
+bounded queue; whatever finds no room there is counted and reaches readers as a lost-events row in its place. While they
+trickle, the loop takes them itself, because handing every few events from a thread to the loop costs more than all the
+rest. Everything behind the feed always happens on the loop.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import orjson
 import structlog
@@ -44,6 +46,16 @@ LARGEST_RECORD: Final = 1024 * 1024
 """Bytes of one JSON record."""
 STOP_S: Final = 2.0
 
+TICK_S: Final = 0.005
+"""Time between two looks at the source, unless a ring fills up sooner: an event waits half of it on average, and each
+look costs about the same however few events it finds."""
+QUIET_TICK_S: Final = 0.008
+QUIET_AFTER_S: Final = 1.0
+RUSH_EVENTS: Final = 250
+"""Events of one look that make the loop hand the source to the reader thread: 50,000 a second."""
+CALM_EVENTS_PER_S: Final = 20_000
+"""The reader thread gives the source back after a second with fewer."""
+
 
 class Pipeline:
     """Reads, decodes, stores. Lives on the loop it is made on."""
@@ -68,9 +80,6 @@ class Pipeline:
         self._recorder = recorder
         self._ready = asyncio.Event()
         self._feed = Feed(queue_events, self._call_loop)
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
-        self._failure: BaseException | None = None
         self.node = node
         self._name_node()
         ring.before_compaction.append(namespaces.fold)
@@ -101,68 +110,63 @@ class Pipeline:
         self.bell.ring()
 
     async def run(self, source: Source) -> None:
-        """Read `source` to its end, or until cancelled.
+        """Read `source` to its end, or until cancelled; closes it.
 
         Raises: whatever made the source fail.
         """
-        self._thread = threading.Thread(target=self._read, args=(source,), name="reader", daemon=True)
-        self._thread.start()
         try:
-            while True:
+            while not source.ended:
+                if not source.patient:
+                    await self._read_on_loop(source)
+                if not source.ended:
+                    await self._read_on_thread(source)
+        finally:
+            source.close()
+
+    async def _read_on_loop(self, source: Source) -> None:
+        """Take events until they come in a rush."""
+        busy_s = time.monotonic()
+        while not source.ended:
+            begun_s = time.monotonic()
+            items = source.take()
+            if items:
+                busy_s = begun_s
+                if self._recorder is not None:
+                    for item in items:
+                        self._recorder.offer(item)
+                self._process(items)
+                self.bell.ring()
+                if sum(map(len, filter(_is_batch, items))) >= RUSH_EVENTS:
+                    return
+            tick_s = TICK_S if begun_s - busy_s < QUIET_AFTER_S else QUIET_TICK_S
+            await asyncio.sleep(max(0.0, begun_s + tick_s - time.monotonic()))
+
+    async def _read_on_thread(self, source: Source) -> None:
+        """Let the reader thread take events until they trickle, and process what it feeds."""
+        reader = _Reader(source, self._feed, self._recorder, self._call_loop)
+        reader.start()
+        try:
+            while reader.is_alive() or self._feed:
                 await self._ready.wait()
                 self._ready.clear()
                 while self._feed:
                     self._process(self._feed.take(TURN_EVENTS))
                     self.bell.ring()
                     await asyncio.sleep(0)
-                if self._failure is not None:
-                    raise self._failure
-                if source.ended and not self._thread.is_alive() and not self._feed:
-                    return
+                if reader.done:
+                    reader.join()
         finally:
-            self._stopping.set()
-            await asyncio.to_thread(self._thread.join, STOP_S)
-            self.drain()
-
-    def drain(self) -> None:
-        """Process what is still queued. Call only when the reader thread has stopped."""
-        while self._feed:
-            self._process(self._feed.take(TURN_EVENTS))
-        self.bell.ring()
-
-    # On the reader thread.
+            reader.stopping.set()
+            await asyncio.to_thread(reader.join, STOP_S)
+            while self._feed:
+                self._process(self._feed.take(TURN_EVENTS))
+            self.bell.ring()
+        if reader.failure is not None:
+            raise reader.failure
 
     def _call_loop(self) -> None:
+        """From any thread: there is something to do."""
         self._loop.call_soon_threadsafe(self._ready.set)
-
-    def _read(self, source: Source) -> None:
-        try:
-            while not self._stopping.is_set() and not source.ended:
-                if source.patient and not self._feed.wait_for_room(0.1):
-                    continue
-                item = source.read()
-                if item is None:
-                    self._feed.settle()
-                    continue
-                if self._recorder is not None:
-                    self._recorder.offer(item)
-                self._feed.offer(item)
-        except BaseException as error:
-            self._failure = error
-        finally:
-            self._feed.settle()
-            source.close()
-            self._loop.call_soon_threadsafe(self._wake_when_done)
-
-    # On the loop.
-
-    def _wake_when_done(self) -> None:
-        assert self._thread is not None
-        if self._thread.is_alive():
-            # Its last statement is on the way.
-            self._loop.call_later(0.001, self._wake_when_done)
-        else:
-            self._ready.set()
 
     def _process(self, items: Iterable[Fed]) -> None:
         together: list[EventBatch] = []
@@ -239,3 +243,57 @@ class Pipeline:
     def _name_node(self) -> None:
         self.node_index = self._ring.tables.nodes.intern(self.node)
         self._decoder.node = self.node_index
+
+
+class _Reader(threading.Thread):
+    """Owns the source while events come in a rush."""
+
+    def __init__(self, source: Source, feed: Feed, recorder: Recorder | None, wake: Callable[[], None]) -> None:
+        super().__init__(name="reader", daemon=True)
+        self.stopping = threading.Event()
+        self.done = False
+        """Takes nothing any more."""
+        self.failure: BaseException | None = None
+        self._source = source
+        self._feed = feed
+        self._recorder = recorder
+        self._wake = wake
+
+    def run(self) -> None:
+        try:
+            while not self.stopping.is_set() and not self._source.ended:
+                if self._source.patient:
+                    self._feed.wait_for_room(0.1)
+                elif not self._read_for_a_second():
+                    break
+                else:
+                    continue
+                self._read()
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self._feed.settle()
+            self.done = True
+            self._wake()
+
+    def _read_for_a_second(self) -> bool:
+        """Take what comes; returns whether it was a rush."""
+        events, end_s = 0, time.monotonic() + 1.0
+        while (now := time.monotonic()) < end_s and not self.stopping.is_set() and not self._source.ended:
+            self._source.wait(TICK_S)
+            events += self._read()
+        return events >= CALM_EVENTS_PER_S or now < end_s
+
+    def _read(self) -> int:
+        items = self._source.take()
+        if not items:
+            self._feed.settle()
+        for item in items:
+            if self._recorder is not None:
+                self._recorder.offer(item)
+            self._feed.offer(item)
+        return sum(map(len, filter(_is_batch, items)))
+
+
+def _is_batch(item: Item) -> TypeGuard[EventBatch]:
+    return isinstance(item, EventBatch)

@@ -1,8 +1,8 @@
 """Where events come from: the kernel's perf rings, or a recording.
 
-In:        perf.py's reader, or a file in the form of recording.py.
-Out:       items, one per call, to the reader thread.
-Elsewhere: pipeline.py owns the thread that calls; recorder.py writes what was read to a file.
+In:        perf rings (kernel.py), or a file in the form of recording.py.
+Out:       items, to whoever owns the source.
+Elsewhere: pipeline.py owns it and decides when to take; recorder.py writes what was taken to a file.
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ from service.failure import Failure
 
 log = structlog.get_logger(component="source")
 
-PAUSE_S: Final = 0.05
-"""The longest that a source sleeps before it lets its thread look whether it should stop."""
+TURN_ITEMS: Final = 64
+"""The most items taken at once: a recording that lags behind must not keep its reader from looking up."""
 
 
 class Source(Protocol):
-    """Delivers items to the one thread that owns it."""
+    """Delivers items to its one owner, a thread or the loop."""
 
     patient: bool
     """Can wait for a full queue; the kernel cannot."""
     ended: bool
     """Nothing more will come."""
 
-    def read(self) -> Item | None:
-        """The next item; None when none came for a moment."""
+    def take(self) -> list[Item]:
+        """What is there now; does not wait."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Until more is there than should be left waiting, or the time is over."""
 
     def close(self) -> None:
         """Let go of what the source holds."""
@@ -79,23 +82,27 @@ class Replay:
                     break
         return hello, None
 
-    def read(self) -> Item | None:
-        """The next item when it is due; None when it is not due yet or the recording has ended."""
-        if self._next is None:
-            self._next = next(self._items, None)
-        if self._next is None:
-            self._finish_lap()
-            return None
-        item = self._next
-        wait_s = self._clock.wait_s(_span(item))
-        if wait_s > 0:
-            time.sleep(min(wait_s, PAUSE_S))
-            if wait_s > PAUSE_S:
-                return None
-        self._next = None
-        if isinstance(item, EventBatch):
-            self._events += len(item)
-        return item if self._original_times else self._clock.retimed(item)
+    def take(self) -> list[Item]:
+        """The items that are due."""
+        taken: list[Item] = []
+        while len(taken) < TURN_ITEMS and not self.ended:
+            if self._next is None:
+                self._next = next(self._items, None)
+                if self._next is None:
+                    self._finish_lap()
+                    break
+            if self._clock.wait_s(_span(self._next)) > 0:
+                break
+            item, self._next = self._next, None
+            if isinstance(item, EventBatch):
+                self._events += len(item)
+            taken.append(item if self._original_times else self._clock.retimed(item))
+        return taken
+
+    def wait(self, timeout_s: float) -> None:
+        """Until the next item is due, or the time is over."""
+        if self._next is not None and not self.ended:
+            time.sleep(max(0.0, min(timeout_s, self._clock.wait_s(_span(self._next)))))
 
     def close(self) -> None:
         """Close the file."""

@@ -59,7 +59,8 @@ def median_of(measure: Callable[[], float], runs: int = RUNS) -> float:
 def decoding(events: list[bytes], records: list[dict[str, Any]], state: dict[str, Any]) -> dict[str, object]:
     """Decode, enrich and store, on one core."""
     ring = Ring(65_535, Tables())
-    decoder = Decoder(ring.tables, Knowledge.from_json(state), Node("kind-worker"))
+    node = ring.tables.nodes.intern(Node("kind-worker"))
+    decoder = Decoder(ring.tables, Knowledge.from_json(state), node)
     batch = make_batch(events * 2, range(2 * len(events)))
 
     def once(with_records: bool) -> float:

@@ -27,9 +27,8 @@ def play(replay: Replay) -> list[Item]:
     items: list[Item] = []
     deadline = time.monotonic() + 5
     while not replay.ended:
-        item = replay.read()
-        if item is not None:
-            items.append(item)
+        replay.wait(0.05)
+        items += replay.take()
         assert time.monotonic() < deadline
     replay.close()
     return items
