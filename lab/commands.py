@@ -21,8 +21,6 @@ from cli.command import Call
 from lab.checks import obstacle, taken_ports
 from lab.cleanup import clean
 from lab.execute import become, find_pod, node_place, outside_place, pod_place, running_state
-from lab.linux import netns_path
-from lab.names import OUTSIDE
 from lab.options import SOURCE_ROOT, LabOptions
 from lab.rundir import MARK, RunDir
 from service.failure import Failure
@@ -51,8 +49,8 @@ def options_of(call: Call) -> LabOptions:
         given["config"] = os.path.abspath(call.text("config"))
     if call.given("record"):
         given["record"] = os.path.abspath(call.text("record"))
-    manifests = call.value("filename")
-    if isinstance(manifests, tuple) and manifests:
+    manifests = call.values.get("filename")
+    if isinstance(manifests, tuple):
         given["manifests"] = tuple(map(os.path.abspath, manifests))
     return LabOptions(**given)
 
@@ -65,13 +63,10 @@ def start(options: LabOptions, timeout_s: float, quiet: bool = False) -> None:
     run_dir = RunDir(Path(options.run_dir))
     if run_dir.is_running():
         raise Failure("a lab is running already; see `flowscope lab status`, end it with `flowscope lab down`")
+    if run_dir.path.exists() and clean(run_dir):
+        print("removed what a killed lab had left", file=sys.stderr)
     if reason := taken_ports(one for one in (options.relay_listen, options.ui_listen) if one):
         raise Failure(reason)
-    if netns_path(OUTSIDE).exists() and OUTSIDE not in run_dir.recorded_netns():
-        raise Failure(
-            f"network namespace {OUTSIDE} is in the way and not of this lab;"
-            f" `lab down` of the lab that made it, or `ip netns delete {OUTSIDE}`, removes it"
-        )
     run_dir.create()
     run_dir.write_state({"phase": "starting"})
     child = _spawn_supervisor(run_dir, options)
@@ -210,7 +205,7 @@ def execute(call: Call) -> int:
     state = running_state(run_dir)
     words = list(call.words)
     if call.on("outside"):
-        place = outside_place(run_dir)
+        place = outside_place(run_dir, state)
     elif call.given("node"):
         place = node_place(run_dir, state, call.text("node"))
     elif words:

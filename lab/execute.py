@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from lab.linux import Place
-from lab.names import OUTSIDE
 from lab.rundir import MARK, RunDir
 from service.failure import Failure
 
@@ -66,9 +65,9 @@ def node_place(run_dir: RunDir, state: Mapping[str, Any], name: str) -> Place:
     raise Failure(f"no node {name!r}; there are {known or 'none'}")
 
 
-def outside_place(run_dir: RunDir) -> Place:
+def outside_place(run_dir: RunDir, state: Mapping[str, Any]) -> Place:
     """The world outside the cluster."""
-    return Place(netns=OUTSIDE, hostname="outside", etc=run_dir.path / "outside" / "etc", own_sys=True)
+    return Place(netns=state["outside"], hostname="outside", etc=run_dir.path / "outside" / "etc", own_sys=True)
 
 
 def running_state(run_dir: RunDir) -> dict[str, Any]:

@@ -4,9 +4,9 @@ In:        Node and Pod resources with their addresses.
 Out:       network namespaces `fs-...` with devices, addresses and routes.
 Elsewhere: mesh/devices.py adds what the datapath needs inside a node; cleanup.py removes namespaces.
 
-    fs-outside             bridge `kind`, 172.18.0.1: stands for the world
+    fs-kind-outside        bridge `kind`, 172.18.0.1: stands for the world
       fs-kind-worker       eth0 172.18.0.3 on the bridge; lxc... per pod
-        fs-NS_POD          eth0 with the pod's /32; everything goes to the node's router address
+        fs-kind_NS_POD     eth0 with the pod's /32; everything goes to the node's router address
 
 The machine's own namespace gets no device, route or setting: veth pairs are made inside the lab's namespaces.
 """
@@ -25,7 +25,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from lab.cluster import NODE_NETWORKS
 from lab.linux import delete_netns, inside, make_netns, netns_path
-from lab.names import OUTSIDE, node_netns, pod_netns
+from lab.names import node_netns, outside_netns, pod_netns
 from lab.rundir import RunDir
 from mesh import ipam
 from mesh.devices import VXLAN_OVERHEAD, set_sysctl
@@ -54,8 +54,10 @@ class Network:
     inside its calls, which a caller inside asyncio could not.
     """
 
-    def __init__(self, run_dir: RunDir) -> None:
+    def __init__(self, run_dir: RunDir, cluster: str) -> None:
         self._run_dir = run_dir
+        self._cluster = cluster
+        self._outside = outside_netns(cluster)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network")
 
     def make_outside(self) -> None:
@@ -72,11 +74,15 @@ class Network:
 
     def delete_pod(self, namespace: str, name: str) -> None:
         """Forget a pod's namespace; its veth goes with it."""
-        delete_netns(pod_netns(namespace, name))
+        delete_netns(self.pod_netns(namespace, name))
+
+    def pod_netns(self, namespace: str, name: str) -> str:
+        """Name of a pod's namespace."""
+        return pod_netns(self._cluster, namespace, name)
 
     def _make_outside(self) -> None:
-        self._make_netns(OUTSIDE)
-        with _iproute(OUTSIDE) as ip:
+        self._make_netns(self._outside)
+        with _iproute(self._outside) as ip:
             ip.link("add", ifname=BRIDGE, kind="bridge")
             bridge = _index(ip, BRIDGE)
             for network in NODE_NETWORKS:
@@ -87,7 +93,7 @@ class Network:
         name = node_netns(node.name)
         self._make_netns(name)
         port = f"node{number}"
-        with _iproute(OUTSIDE) as ip, open(netns_path(name)) as namespace:
+        with _iproute(self._outside) as ip, open(netns_path(name)) as namespace:
             peer = {"ifname": UPLINK, "net_ns_fd": namespace.fileno(), "address": mac_address(node.name)}
             ip.link("add", ifname=port, kind="veth", mtu=MTU, peer={**peer, "mtu": MTU})
             ip.link("set", index=_index(ip, port), master=_index(ip, BRIDGE), state="up")
@@ -99,8 +105,7 @@ class Network:
                 ip.route("add", dst="default", family=_family(address), gateway=str(network[1]), oif=uplink)
 
     def _make_pod(self, pod: Pod, node: Node) -> PodNetwork:
-        name = pod_netns(pod.namespace, pod.name)
-        delete_netns(name)
+        name = self.pod_netns(pod.namespace, pod.name)
         self._make_netns(name)
         wires = PodNetwork(
             interface=interface_name(pod.metadata.uid),
@@ -124,6 +129,11 @@ class Network:
         return wires
 
     def _make_netns(self, name: str) -> None:
+        if foreign_namespaces([name], self._run_dir.recorded_netns()):
+            raise Failure(
+                f"network namespace {name} is in the way and not of this lab; `ip netns delete {name}` removes it"
+            )
+        delete_netns(name)
         self._run_dir.record_netns([name])
         make_netns(name)
         with inside(name):

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from lab import images
 from lab.linux import Place
-from lab.names import node_netns, pod_netns
+from lab.names import node_netns
 from lab.network import Network
 from lab.process import Process, Program
 from lab.rundir import MARK, RunDir
@@ -109,7 +109,9 @@ class Pods:
         if pod.spec.host_network:
             return Sandbox(pod, None, Place(netns=node_netns(node.name), hostname=node.name), [])
         wires = self._network.make_pod(pod, node)
-        place = Place(netns=pod_netns(pod.namespace, pod.name), hostname=hostname[:63], etc=etc, own_sys=True)
+        place = Place(
+            netns=self._network.pod_netns(pod.namespace, pod.name), hostname=hostname[:63], etc=etc, own_sys=True
+        )
         return Sandbox(pod, wires, place, [])
 
     def _start(self, sandbox: Sandbox) -> None:

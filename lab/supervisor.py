@@ -27,7 +27,7 @@ from lab.cleanup import clean
 from lab.cluster import Cluster as KindCluster
 from lab.cluster import read_kind_config
 from lab.linux import Place, mount
-from lab.names import OUTSIDE, node_netns, pod_netns
+from lab.names import node_netns, outside_netns
 from lab.network import Network, foreign_namespaces
 from lab.options import SOURCE_ROOT, STOP_S, SYSTEM, LabOptions
 from lab.pods import Pods, dns_servers, place_files, programmed, report_status, write_etc
@@ -47,68 +47,75 @@ GIVE_UP_RESTARTS: Final = 3
 log = structlog.get_logger(component="lab")
 
 
+async def supervise(options: LabOptions, stop: asyncio.Event) -> None:
+    """Make a lab, keep it until `stop`, take it down. Raises: Failure; what was made is removed then, too."""
+    run_dir = RunDir(Path(options.run_dir))
+    run_dir.create()
+    if not run_dir.lock():
+        raise Failure("another lab is running; see `flowscope lab status`, end it with `flowscope lab down`")
+    reason: Failure | None = None
+    try:
+        cluster, resources = read_inputs(options)
+        refuse_foreign(run_dir, cluster)
+        clean(run_dir)
+        run_dir.create()
+        lab = Supervisor(options, run_dir, cluster)
+        try:
+            lab.prepare(resources)
+            await lab.serve(stop)
+        finally:
+            await lab.take_down()
+    except* (Failure, InvalidResource) as group:
+        reason = Failure(str(_first(group)))
+        # What `lab up` prints; it is waiting for a state.
+        run_dir.write_state({"phase": "failed", "message": str(reason)})
+    finally:
+        run_dir.unlock()
+    if reason is not None:
+        raise reason
+
+
+def refuse_foreign(run_dir: RunDir, cluster: KindCluster) -> None:
+    """Raises: Failure when a namespace of somebody else has one of our names."""
+    wanted = [outside_netns(cluster.name), *(node_netns(node.name) for node in cluster.nodes)]
+    if foreign := foreign_namespaces(wanted, run_dir.recorded_netns()):
+        raise Failure(
+            f"network namespace {foreign[0]} is in the way and not of this lab;"
+            f" `lab down` of the lab that made it, or `ip netns delete {foreign[0]}`, removes it"
+        )
+
+
 class Supervisor:
     """The lab while it runs."""
 
-    def __init__(self, options: LabOptions) -> None:
+    def __init__(self, options: LabOptions, run_dir: RunDir, cluster: KindCluster) -> None:
         self._options = options
-        self._run_dir = RunDir(Path(options.run_dir))
-        self._network = Network(self._run_dir)
+        self._run_dir = run_dir
+        self._cluster = cluster
+        self._network = Network(run_dir, cluster.name)
         self._changed = asyncio.Event()
-        self._pods = Pods(self._run_dir, self._network, self._changed.set)
+        self._pods = Pods(run_dir, self._network, self._changed.set)
         self._services: dict[str, Process] = {}
         self._nodes: dict[str, Node] = {}
-        self._store: SqliteStore | None = None
+        self._store = SqliteStore(run_dir.store)
         self._phase = "starting"
         self._began = time.monotonic()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Make everything, keep it, take it down. Raises: Failure; what was made is removed then, too."""
-        self._run_dir.create()
-        if not self._run_dir.lock():
-            raise Failure("another lab is running; see `flowscope lab status`, end it with `flowscope lab down`")
-        reason: Failure | None = None
-        try:
-            cluster, resources = read_inputs(self._options)
-            self._refuse_foreign(cluster)
-            self._prepare(cluster, resources)
-            await self._serve(stop)
-        except* (Failure, InvalidResource) as group:
-            reason = Failure(str(_first(group)))
-        finally:
-            await self._take_down()
-            if reason is not None:
-                # What `lab up` prints; it is waiting for a state.
-                self._run_dir.write_state({"phase": "failed", "message": str(reason)})
-            self._run_dir.unlock()
-        if reason is not None:
-            raise reason
-
-    def _refuse_foreign(self, cluster: KindCluster) -> None:
-        wanted = [OUTSIDE, *(node_netns(node.name) for node in cluster.nodes)]
-        if foreign := foreign_namespaces(wanted, self._run_dir.recorded_netns()):
-            raise Failure(
-                f"network namespace {foreign[0]} is in the way and not of this lab;"
-                f" `lab down` of the lab that made it, or `ip netns delete {foreign[0]}`, removes it"
-            )
-
-    def _prepare(self, cluster: KindCluster, resources: Sequence[Resource]) -> None:
-        """Network, store, BPF file system: what processes need to start."""
-        clean(self._run_dir)
-        self._run_dir.create()
+    def prepare(self, resources: Sequence[Resource]) -> None:
+        """Network, BPF file system, content of the store: what processes need to start. Raises: Failure."""
         self._write_state()
         mount("bpffs", str(self._run_dir.bpffs), "bpf", 0)
         self._network.make_outside()
-        for number, node in enumerate(cluster.nodes):
+        for number, node in enumerate(self._cluster.nodes):
             self._network.make_node(node, number)
             self._run_dir.node(node.name).mkdir(exist_ok=True)
-        self._store = SqliteStore(self._run_dir.store)
         spaces = [_namespace(name) for name in DEFAULT_NAMESPACES]
-        self._store.apply([*spaces, *cluster.nodes, *resources])
+        self._store.apply([*spaces, *self._cluster.nodes, *resources])
         self._nodes = {one.name: one for one in self._store.find("Node") if isinstance(one, Node)}
         log.info("network ready", nodes=len(self._nodes), seconds=round(time.monotonic() - self._began, 2))
 
-    async def _serve(self, stop: asyncio.Event) -> None:
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Run everything until `stop`. Raises: Failure when something does not come up."""
         for node in self._nodes.values():
             self._start_agent(node)
         async with asyncio.TaskGroup() as tasks:
@@ -122,7 +129,6 @@ class Supervisor:
 
     async def _follow(self) -> None:
         """After each change of the store: decide what follows, then make it so."""
-        assert self._store is not None
         async for _ in self._store.watch():
             if self._store.update(reconcile):
                 continue  # our own change wakes us again
@@ -148,7 +154,6 @@ class Supervisor:
 
     def _check_pods(self) -> list[str]:
         """Pods that are not ready; the store learns who is."""
-        assert self._store is not None
         done = {uid for node in self._nodes for uid in programmed(self._run_dir, node)}
         seen, waiting = {}, []
         for uid, sandbox in self._pods.sandboxes.items():
@@ -273,6 +278,7 @@ class Supervisor:
                 "waiting": list(waiting),
                 "relay": self._options.relay_listen,
                 "ui": self._options.ui_listen,
+                "outside": outside_netns(self._cluster.name),
                 "nodes": [
                     {"name": node.name, "netns": node_netns(node.name), "ips": list(node.ips)}
                     for node in self._nodes.values()
@@ -297,12 +303,12 @@ class Supervisor:
             "ips": list(pod.ips),
             "ready": pod.status.ready,
             "restarts": sandbox.restarts,
-            "netns": node_netns(pod.spec.node_name) if pod.spec.host_network else pod_netns(pod.namespace, pod.name),
+            "netns": place.netns,
             "hostname": place.hostname,
             "etc": str(place.etc) if place.etc else None,
         }
 
-    async def _take_down(self) -> None:
+    async def take_down(self) -> None:
         """Children first, so that each can finish; then whatever else there is."""
         self._phase = "stopping"
         with suppress(OSError):
@@ -311,8 +317,7 @@ class Supervisor:
         await asyncio.gather(*(one.stop(STOP_S) for one in late))
         rest = [one for one in self._services.values() if one not in late]
         await asyncio.gather(self._pods.stop(), *(one.stop(STOP_S) for one in rest))
-        if self._store is not None:
-            self._store.close()
+        self._store.close()
         clean(self._run_dir)
         log.info("lab is down")
 
@@ -366,7 +371,7 @@ def main(arguments: Sequence[str]) -> int:
     options = LabOptions.from_json(arguments[0])
 
     async def serve(config: LabOptions, stop: asyncio.Event, _reload: asyncio.Event) -> None:
-        await Supervisor(config).run(stop)
+        await supervise(config, stop)
 
     return run(serve, options)
 

@@ -24,7 +24,10 @@ MAX_DOCUMENT_BYTES: Final = 4 << 20
 
 
 class InvalidResource(ValueError):
-    """A document that cannot be accepted. The text names the file, the document and the field."""
+    """A document that cannot be accepted. The text names the file, the document and the field, on one line."""
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().split())
 
 
 M = TypeVar("M", bound="Model")
