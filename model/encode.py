@@ -34,7 +34,7 @@ from model.flow_parts import (
 )
 from model.mask import FieldMask
 from model.pieces import EMPTY, ByIndex, ByKey, PieceStore
-from model.row import L4, ROW, Bit, Kind, Rows
+from model.row import L4, NO_LATER_NS, ROW, Bit, Kind, Rows
 from model.row_values import row_values
 from model.tables import Tables
 from proto.flow import flow_pb2
@@ -47,8 +47,6 @@ Bools = npt.NDArray[np.bool_]
 
 PIECE_BYTES: Final = 16 << 20
 """Default bound of the parts that one encoder keeps."""
-NO_LATER_NS: Final = 2**63 - 1
-"""ts_ns of a foreign flow whose time is beyond what a row can hold."""
 NS_PER_S: Final = 1_000_000_000
 
 _CHUNK: Final = 8192

@@ -20,6 +20,8 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
 _SMALLEST: Final = 1 << 10
+_SCATTER: Final = np.uint64(0x9E37_79B9_7F4A_7C15)
+"""2**64 divided by the golden ratio (Knuth, The Art of Computer Programming, 6.4)."""
 
 
 class KeyIndex:
@@ -47,6 +49,9 @@ class KeyIndex:
         """One number per key."""
         mixed = keys ^ (keys >> np.uint64(32))
         sums: U64 = mixed @ self._multipliers
+        # Small numbers times an unlucky multiplier stay close to each other: 500 steps instead of 1 were seen.
+        sums ^= sums >> np.uint64(29)
+        sums *= _SCATTER
         return sums
 
     def find(self, keys: U64, hashes: U64) -> I64:
@@ -101,3 +106,21 @@ class KeyIndex:
     def _empty_places(self, size: int) -> None:
         self._places: I64 = np.full(size, -1, np.int64)
         self._shift = np.uint64(64 - (size.bit_length() - 1))
+
+
+def distinct(keys: U64) -> tuple[I64, I64]:
+    """For keys (n, words): the position of one example of each distinct key, and which of these each key equals."""
+    index = KeyIndex(keys.shape[1])
+    hashes = index.hashes(keys)
+    examples: list[I64] = [np.empty(0, np.int64)]
+    numbers = np.full(len(keys), -1, np.int64)
+    missing = np.arange(len(keys))
+    while len(missing):
+        # One hash is nearly always one key; if not, the other one's turn is the next round.
+        _, first = np.unique(hashes[missing], return_index=True)
+        new = missing[first]
+        index.add(keys[new], hashes[new])
+        examples.append(new)
+        numbers[missing] = index.find(keys[missing], hashes[missing])
+        missing = missing[numbers[missing] < 0]
+    return np.concatenate(examples), numbers

@@ -135,6 +135,9 @@ class Bit(IntEnum):
     """Came out of a merge behind newer flows (relay/merge.py)."""
 
 
+NO_LATER_NS: Final = 2**63 - 1
+"""ts_ns of a foreign flow whose time is beyond what a row can hold."""
+
 IP_NOT_USED: Final = 0
 IPV4: Final = 1
 IPV6: Final = 2

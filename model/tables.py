@@ -37,6 +37,9 @@ class Table(Generic[V]):
     def __getitem__(self, index: int) -> V | None:
         return self.values[index]
 
+    def __contains__(self, value: object) -> bool:
+        return value in self._index
+
     def intern(self, value: V) -> int:
         """The index of `value`, which is added when it is new."""
         index = self._index.get(value)
