@@ -28,9 +28,9 @@ def test_pods_reach_each_other_over_ipv6(lab: Lab) -> None:
     assert json.loads(answer.stdout) == {"client-ip": lab.pod("client2")["ips"][1]}
 
 
-def test_large_answers_cross_the_overlay(lab: Lab) -> None:
-    script = "head -c 300000 /dev/zero | curl -s -m 5 -o /dev/null -w '%{http_code}' --data-binary @- {}:8080/public"
-    assert lab.exec("client2", "sh", "-c", script.format("echo-other-node")).stdout == "404"
+def test_large_requests_cross_the_overlay(lab: Lab) -> None:
+    curl = "curl -s -m 5 -o /dev/null -w '%{http_code}' --data-binary @- echo-other-node:8080/public"
+    assert lab.exec("client2", "sh", "-c", f"head -c 300000 /dev/zero | {curl}").stdout == "404"
 
 
 @pytest.mark.parametrize("code", [0, 3, 127])
