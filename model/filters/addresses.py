@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from model.filters.errors import InvalidFilter
-from model.filters.gotext import address_error, parse_uint, prefix_error, quote
+from model.filters.gotext import address_error, parse_uint, prefix_error
 from model.filters.scan import Mask, Scan
 from model.row import IPV4, IPV6, L4, Bit
+from model.text.quote import quote
 from proto.flow import flow_pb2
 
 VERSIONS: Final = {4: IPV4, 6: IPV6}

@@ -2,15 +2,15 @@
 
 In:        text that was refused.
 Out:       the words in which Go's strconv, net/netip and regexp packages refuse it.
-Elsewhere: the callers decide what is refused; here it is only worded.
-Source:    Go 1.25: strconv.Quote, strconv.ParseUint, netip.ParseAddr, netip.ParsePrefix, regexp/syntax.Error.
+Elsewhere: the callers decide what is refused; here it is only worded. model/text/quote.py: text in double quotes.
+Source:    Go 1.25: strconv.QuoteRune, strconv.ParseUint, netip.ParseAddr, netip.ParsePrefix, regexp/syntax.Error.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-ESCAPES: Final = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
+from model.text.quote import quote
 
 RE2_WORDS: Final = {
     "missing ]": "missing closing ]",
@@ -25,22 +25,11 @@ RE2_WORDS: Final = {
 """What Go says where the C++ library of RE2 uses other words."""
 
 
-def quote(text: str, mark: str = '"') -> str:
-    """`text` as %q prints it; with mark "'" as %q prints a single rune."""
-    return mark + "".join(_quoted(char, mark) for char in text) + mark
-
-
-def _quoted(char: str, mark: str) -> str:
-    if char in (mark, "\\"):
-        return "\\" + char
-    if char in ESCAPES:
-        return ESCAPES[char]
-    if char == " " or char.isprintable():
-        return char
-    code = ord(char)
-    if code < 0x80:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+def quote_rune(char: str) -> str:
+    """One character as %q prints it."""
+    if char in "'\"":
+        return "'\"'" if char == '"' else r"'\''"
+    return f"'{quote(char)[1:-1]}'"
 
 
 def parse_uint(text: str, bits: int) -> int:

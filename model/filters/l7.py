@@ -15,10 +15,10 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 
 from model.filters.errors import InvalidFilter
-from model.filters.gotext import quote
 from model.filters.patterns import Search, regexp
 from model.filters.scan import AuxTerm, Mask, Scan, byte_table
 from model.row import L4
+from model.text.quote import quote
 from proto.flow import flow_pb2
 
 FlowJudge = Callable[[flow_pb2.Flow], bool]

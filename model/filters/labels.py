@@ -19,8 +19,8 @@ from functools import lru_cache
 from typing import Final
 
 from model.filters.errors import InvalidFilter
-from model.filters.gotext import quote
 from model.filters.scan import Judge
+from model.text.quote import quote
 
 ANY: Final = "any"
 UNSPECIFIED: Final = "unspec"

@@ -15,7 +15,7 @@ from typing import Final
 import re2
 
 from model.filters.errors import InvalidFilter
-from model.filters.gotext import quote, regexp_error
+from model.filters.gotext import quote_rune, regexp_error
 from model.filters.scan import Judge
 from model.tables import Node
 
@@ -79,7 +79,7 @@ def _expression(field: str, char: str) -> str:
         return r"\."
     if char == "*":
         return ANY_RUN
-    raise InvalidFilter(field, f"""{quote(char, "'")}: invalid rune in pattern""")
+    raise InvalidFilter(field, f"{quote_rune(char)}: invalid rune in pattern")
 
 
 def _node_expression(field: str, pattern: str) -> str:

@@ -2,7 +2,7 @@
 
 In:        compiled expressions.
 Out:       CelTerm (scan.py).
-Elsewhere: compiler.py says which fields an expression looks at; model/encode.py makes messages of rows.
+Elsewhere: compiler.py says which fields an expression looks at; groups.py numbers rows that are equal in them.
 
 Few flows differ in the fields that an expression looks at. So rows are grouped by the columns that hold those fields,
 one message is made for each group, and the answers are kept: 65,535 rows with a hundred destination ports and a handful
@@ -12,80 +12,96 @@ of verdicts need a few hundred evaluations the first time and none after that.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from model.filters.cel.compiler import CelError, Expression, Path, bool_expression
 from model.filters.cel.functions import CelRuntimeError
+from model.filters.cel.groups import Answers, Numbering
 from model.filters.errors import InvalidFilter
 from model.filters.facts import Facts, facts_of
 from model.filters.scan import SLOW, Mask, Scan, take_rows
-from model.row import Kind
+from model.mask import FieldMask
+from model.row import Bit, Kind
 from proto.flow import flow_pb2
 
-Keys = npt.NDArray[np.uint64]
 
-ALL_OF_IT: Final = None
+class Source(NamedTuple):
+    """Where in a row a field of the flow comes from."""
+
+    columns: tuple[str, ...]
+    bits: int = 0
+
+
+IN_AUX: Final = Source(("aux",))
+PER_FLOW: Final = None
 """A field that differs from flow to flow, or hangs on too much to be worth a group."""
+PORTS: Final = Source(("l4", "sport", "dport"))
+SOURCE_PORT: Final = Source(("l4", "sport"))
+DESTINATION_PORT: Final = Source(("l4", "dport"))
+TRANSPORT: Final = Source(("l4",))
+SOURCE_ADDRESS: Final = Source(("src_ip_hi", "src_ip_lo", "ip_version"), Bit.FOREIGN)
+DESTINATION_ADDRESS: Final = Source(("dst_ip_hi", "dst_ip_lo", "ip_version"), Bit.FOREIGN)
 
-COLUMNS: Final[dict[Path, tuple[str, ...] | None]] = {
-    (): ALL_OF_IT,
-    ("uuid",): ALL_OF_IT,
-    ("time",): ALL_OF_IT,
-    ("Summary",): ALL_OF_IT,
-    ("ethernet",): ALL_OF_IT,
-    ("verdict",): ("verdict",),
-    ("drop_reason_desc",): ("drop_reason", "verdict"),
-    ("IP",): ("src_ip_hi", "src_ip_lo", "dst_ip_hi", "dst_ip_lo", "ip_version", "aux"),
-    ("IP", "source"): ("src_ip_hi", "src_ip_lo", "ip_version"),
-    ("IP", "destination"): ("dst_ip_hi", "dst_ip_lo", "ip_version"),
-    ("IP", "ipVersion"): ("ip_version",),
-    ("IP", "encrypted"): ("ip_version",),
-    ("l4",): ("l4", "sport", "dport", "tcp_flags", "aux"),
-    ("l4", "TCP"): ("l4", "sport", "dport", "tcp_flags"),
-    ("l4", "UDP"): ("l4", "sport", "dport"),
-    ("l4", "SCTP"): ("l4", "sport", "dport"),
-    ("l4", "ICMPv4"): ("l4", "sport", "dport"),
-    ("l4", "ICMPv6"): ("l4", "sport", "dport"),
-    ("l4", "TCP", "source_port"): ("l4", "sport"),
-    ("l4", "TCP", "destination_port"): ("l4", "dport"),
-    ("l4", "TCP", "flags"): ("l4", "tcp_flags"),
-    ("l4", "UDP", "source_port"): ("l4", "sport"),
-    ("l4", "UDP", "destination_port"): ("l4", "dport"),
-    ("l4", "SCTP", "source_port"): ("l4", "sport"),
-    ("l4", "SCTP", "destination_port"): ("l4", "dport"),
-    ("l4", "TCP", "?"): ("l4",),
-    ("l4", "UDP", "?"): ("l4",),
-    ("l4", "SCTP", "?"): ("l4",),
-    ("l4", "ICMPv4", "?"): ("l4",),
-    ("l4", "ICMPv6", "?"): ("l4",),
-    ("source",): ("src",),
-    ("destination",): ("dst",),
-    ("Type",): ("flow_type",),
-    ("node_name",): ("node",),
-    ("node_labels",): ("node",),
-    ("emitter",): ("node", "aux"),
-    ("source_names",): ("src_names",),
-    ("destination_names",): ("dst_names",),
-    ("source_service",): ("src_svc",),
-    ("destination_service",): ("dst_svc",),
-    ("event_type",): ("event_type", "sub_type"),
-    ("traffic_direction",): ("direction",),
-    ("policy_match_type",): ("match_type",),
-    ("trace_observation_point",): ("obs_point",),
-    ("trace_reason",): ("trace_reason",),
-    ("is_reply",): ("is_reply",),
-    ("reply",): ("is_reply", "aux"),
-    ("drop_reason",): ("drop_reason", "aux"),
-    ("interface",): ("iface",),
-    ("proxy_port",): ("proxy_port",),
+SOURCES: Final[dict[Path, Source | None]] = {
+    (): PER_FLOW,
+    ("uuid",): PER_FLOW,
+    ("time",): PER_FLOW,
+    ("Summary",): PER_FLOW,
+    ("ethernet",): PER_FLOW,
+    ("verdict",): Source(("verdict",)),
+    ("drop_reason_desc",): Source(("drop_reason",)),
+    ("drop_reason",): Source(("drop_reason", "aux")),
+    ("IP",): Source((*SOURCE_ADDRESS.columns, *DESTINATION_ADDRESS.columns, "aux"), Bit.FOREIGN | Bit.ENCRYPTED),
+    ("IP", "source"): SOURCE_ADDRESS,
+    ("IP", "destination"): DESTINATION_ADDRESS,
+    ("IP", "ipVersion"): Source(("ip_version",)),
+    ("IP", "encrypted"): Source(("ip_version",), Bit.ENCRYPTED),
+    ("IP", "source_xlated"): IN_AUX,
+    ("l4",): Source((*PORTS.columns, "tcp_flags", "aux"), Bit.HAS_TCP_FLAGS),
+    ("l4", "TCP"): Source((*PORTS.columns, "tcp_flags"), Bit.HAS_TCP_FLAGS),
+    ("l4", "TCP", "?"): TRANSPORT,
+    ("l4", "TCP", "source_port"): SOURCE_PORT,
+    ("l4", "TCP", "destination_port"): DESTINATION_PORT,
+    ("l4", "TCP", "flags"): Source(("l4", "tcp_flags"), Bit.HAS_TCP_FLAGS),
+    ("l4", "UDP"): PORTS,
+    ("l4", "UDP", "?"): TRANSPORT,
+    ("l4", "UDP", "source_port"): SOURCE_PORT,
+    ("l4", "UDP", "destination_port"): DESTINATION_PORT,
+    ("l4", "SCTP"): PORTS,
+    ("l4", "SCTP", "?"): TRANSPORT,
+    ("l4", "SCTP", "source_port"): SOURCE_PORT,
+    ("l4", "SCTP", "destination_port"): DESTINATION_PORT,
+    ("l4", "ICMPv4"): PORTS,
+    ("l4", "ICMPv4", "?"): TRANSPORT,
+    ("l4", "ICMPv6"): PORTS,
+    ("l4", "ICMPv6", "?"): TRANSPORT,
+    ("source",): Source(("src",)),
+    ("destination",): Source(("dst",)),
+    ("Type",): Source(("flow_type",)),
+    ("node_name",): Source(("node",)),
+    ("node_labels",): Source(("node",)),
+    ("emitter",): Source(("node", "aux"), Bit.FOREIGN),
+    ("source_names",): Source(("src_names",)),
+    ("destination_names",): Source(("dst_names",)),
+    ("source_service",): Source(("src_svc",)),
+    ("destination_service",): Source(("dst_svc",)),
+    ("event_type",): Source(("event_type", "sub_type"), Bit.HAS_EVENT_TYPE),
+    ("traffic_direction",): Source(("direction",)),
+    ("policy_match_type",): Source(("match_type",)),
+    ("trace_observation_point",): Source(("obs_point",)),
+    ("trace_reason",): Source(("trace_reason",)),
+    ("is_reply",): Source(("is_reply",)),
+    ("reply",): Source(("is_reply", "aux"), Bit.FOREIGN),
+    ("interface",): Source(("iface",)),
+    ("proxy_port",): Source(("proxy_port",)),
 }
-"""The columns of a row that a field of the flow is made of, for the longest path that is listed. All others: aux."""
+"""By path, the longest one that is listed counts. All other fields stand in aux."""
 
-REMEMBERED: Final = 65_536
-"""Answers kept per term."""
+REMEMBERED: Final = 1 << 18
+"""Groups that a term remembers the answers of; then it starts again."""
 
 
 class CelTerm:
@@ -99,9 +115,16 @@ class CelTerm:
             self._expressions: list[Expression] = [bool_expression(text) for text in texts]
         except CelError as error:
             raise InvalidFilter("experimental", f"error compiling CEL expression: {error}") from None
-        self._columns = columns_of(path for one in self._expressions for path in one.reads)
+        paths = {path for one in self._expressions for path in one.reads}
+        self._source = source_of(paths)
+        # Only what the expressions look at is worth encoding; those that look at nothing get any small field.
+        self._mask = None if () in paths else FieldMask.parse({path[0] for path in paths} or {"verdict"})
         self._facts: Facts | None = None
-        self._known: dict[tuple[Any, ...], bool] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._numbering = Numbering()
+        self._answers = Answers()
 
     def matches(self, flow: flow_pb2.Flow) -> bool:
         try:
@@ -115,94 +138,55 @@ class CelTerm:
         if not flows.any():
             return hits
         scan = scan if flows.all() else scan.narrow(flows)
-        hits[np.flatnonzero(flows)] = self._evaluate_all(scan) if self._columns is ALL_OF_IT else self._by_group(scan)
+        answers = self._evaluate(scan, None) if self._source is PER_FLOW else self._by_group(scan, self._source)
+        hits[np.flatnonzero(flows)] = answers
         return hits
 
-    def _evaluate_all(self, scan: Scan) -> Mask:
-        return np.array([self.matches(flow) for flow in flows_at(scan, np.arange(len(scan)))], np.bool_)
-
-    def _by_group(self, scan: Scan) -> Mask:
-        assert self._columns is not None
+    def _by_group(self, scan: Scan, source: Source) -> Mask:
         facts = facts_of(scan.tables)
-        if facts is not self._facts or len(self._known) > REMEMBERED:
-            self._facts, self._known = facts, {}
-        columns = [scan.column(name) for name in self._columns]
-        group, first = groups(columns)
-        values = list(zip(*(column[first].tolist() for column in columns), strict=True))
-        new = [number for number, value in enumerate(values) if value not in self._known]
-        if new:
-            flows = flows_at(scan, first[new])
-            self._known |= {values[number]: self.matches(flow) for number, flow in zip(new, flows, strict=True)}
-        answers: Mask = np.fromiter(map(self._known.__getitem__, values), np.bool_, len(values))
-        return answers.take(group)
+        if facts is not self._facts or len(self._answers) > REMEMBERED:
+            self._facts = facts
+            self._forget()
+        columns = [scan.column(name) for name in source.columns]
+        if source.bits:
+            columns.append(scan.column("bits") & np.uint16(source.bits))
+        keys = self._numbering.keys(columns)
+        if keys is None:
+            return self._evaluate(scan, None)
+        answers = self._answers.of(keys, self._numbering.layout)
+        unknown = np.flatnonzero(answers < 0)
+        if len(unknown):
+            new, first = np.unique(keys[unknown], return_index=True)
+            self._answers.add(new, self._evaluate(scan, unknown[first]))
+            answers = self._answers.of(keys, self._numbering.layout)
+        return answers.view(np.bool_)
+
+    def _evaluate(self, scan: Scan, positions: npt.NDArray[np.intp] | None) -> Mask:
+        """The answers of some rows, or of all, as messages."""
+        from model.encode import Encoder  # only who needs it loads it
+
+        index = scan.chosen
+        if positions is not None:
+            index = positions if index is None else index[positions]
+        rows = scan.rows if index is None else take_rows(scan.rows, index)
+        flows = Encoder(scan.tables, self._mask).flows(rows)
+        return np.fromiter(map(self.matches, flows), np.bool_, len(flows))
 
 
-def columns_of(paths: Iterable[Path]) -> list[str] | None:
-    """Names of the columns that hold these fields; None when every flow is to be looked at."""
-    names = {"bits"}  # which parts are there at all
+def source_of(paths: Iterable[Path]) -> Source | None:
+    """What of a row these fields come from; None when every flow is to be looked at."""
+    columns: set[str] = set()
+    bits = 0
     for path in paths:
-        columns = _columns(path)
-        if columns is ALL_OF_IT:
+        source = _source(path)
+        if source is PER_FLOW:
             return None
-        names.update(columns)
-    return sorted(names)
+        columns.update(source.columns)
+        bits |= source.bits
+    return Source(tuple(sorted(columns)) or ("l4",), bits)
 
 
-def _columns(path: Path) -> tuple[str, ...] | None:
-    while path not in COLUMNS and len(path) > 1:
+def _source(path: Path) -> Source | None:
+    while path not in SOURCES and len(path) > 1:
         path = path[:-1]
-    return COLUMNS.get(path, ("aux",))
-
-
-def flows_at(scan: Scan, positions: npt.NDArray[np.intp]) -> list[flow_pb2.Flow]:
-    """Some rows of a scan as messages."""
-    from model.encode import Encoder  # encoding is a room of its own; only who needs it loads it
-
-    index = positions if scan.chosen is None else scan.chosen[positions]
-    return Encoder(scan.tables, None).flows(take_rows(scan.rows, index))
-
-
-def groups(columns: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows that are equal in all columns.
-
-    Shape: the number of its group for each row, and one row of each group.
-    """
-    count = len(columns[0])
-    keys, width = np.zeros(count, np.uint64), 0
-    for column in columns:
-        column_keys, column_width = _numbered(column)
-        if width + column_width > 64:
-            keys, width = _compact(keys, width)
-        if width + column_width > 64:
-            column_keys, column_width = _compact(column_keys, column_width)
-        keys = keys << np.uint64(column_width) | column_keys if column_width < 64 else column_keys
-        width += column_width
-    keys, width = _compact(keys, width)
-    group = keys.astype(np.intp)
-    first = np.zeros(int(group.max()) + 1, np.intp)
-    first[group[::-1]] = np.arange(count - 1, -1, -1)
-    return group, first
-
-
-def _numbered(column: npt.NDArray[Any]) -> tuple[Keys, int]:
-    """Values as distances from the smallest one, and how many bits these have."""
-    least, most = int(column.min()), int(column.max())
-    if column.dtype.kind == "i":
-        return (column.astype(np.int64) - least).astype(np.uint64), (most - least).bit_length()
-    return column.astype(np.uint64) - np.uint64(least), (most - least).bit_length()
-
-
-SMALL_WIDTH: Final = 20
-
-
-def _compact(keys: Keys, width: int) -> tuple[Keys, int]:
-    """The same keys numbered without gaps, and how many bits the numbers have."""
-    if width <= SMALL_WIDTH:
-        seen = np.zeros(1 << width, np.bool_)
-        seen[keys] = True
-        numbers = np.cumsum(seen, dtype=np.uint64) - np.uint64(1)
-        return numbers.take(keys.astype(np.intp)), int(numbers[-1]).bit_length()
-    # np.unique with return_inverse takes three times as long.
-    ordered = np.sort(keys)
-    distinct = ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
-    return np.searchsorted(distinct, keys).astype(np.uint64), (len(distinct) - 1).bit_length()
+    return SOURCES.get(path, IN_AUX)

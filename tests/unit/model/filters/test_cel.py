@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from model.encode import Encoder
 from model.filters import InvalidFilter, compile_filters
 from model.filters.cel.compiler import CelError, bool_expression, compile_expression
 from model.filters.cel.functions import CelRuntimeError
-from model.filters.cel.term import columns_of, groups
+from model.filters.cel.groups import Answers, Numbering
+from model.filters.cel.term import source_of
 from model.row import Kind, Rows
 from model.tables import Tables
 from proto.flow import flow_pb2
@@ -242,29 +244,48 @@ def test_other_kinds_of_rows_are_not_asked() -> None:
 
 
 def test_an_expression_says_which_columns_it_looks_at() -> None:
-    def columns(text: str) -> list[str] | None:
-        return columns_of(bool_expression(text).reads)
+    def columns(text: str) -> tuple[str, ...] | None:
+        source = source_of(bool_expression(text).reads)
+        return None if source is None else source.columns
 
-    assert columns("_flow.l4.TCP.destination_port == 1u") == ["bits", "dport", "l4"]
-    assert columns("has(_flow.source.labels) && has(_flow.l4.TCP)") == ["bits", "l4", "src"]
-    assert columns("_flow.l7.http.method == 'GET'") == ["aux", "bits"]
+    assert columns("_flow.l4.TCP.destination_port == 1u") == ("dport", "l4")
+    assert columns("has(_flow.source.labels) && has(_flow.l4.TCP)") == ("l4", "src")
+    assert columns("_flow.l7.http.method == 'GET'") == ("aux",)
     assert columns("_flow.time != null") is None
-    assert columns("true") == ["bits"]
+    assert columns("_flow.source == _flow.source && _flow != null") is None
 
 
-@given(st.data(), st.integers(1, 40), st.integers(1, 5))
-def test_equal_rows_and_no_others_share_a_group(data: st.DataObject, count: int, width: int) -> None:
-    wide = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**63, 2**64 - 1])
-    columns = [
-        np.array(data.draw(st.lists(wide, min_size=count, max_size=count)), np.uint64)
-        if data.draw(st.booleans())
-        else np.array(data.draw(st.lists(st.integers(-3, 3), min_size=count, max_size=count)), np.int32)
-        for _ in range(width)
-    ]
-    group, first = groups(columns)
-    values = list(zip(*(column.tolist() for column in columns), strict=True))
-    assert len(first) == len(set(values)) == len(set(group.tolist()))
-    assert [values[first[number]] for number in group.tolist()] == values
+WIDE = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**63, 2**64 - 1])
+NARROW = st.integers(-3, 3)
+
+
+@given(st.data(), st.lists(st.sampled_from([np.uint8, np.uint64, np.int32]), min_size=1, max_size=4))
+def test_equal_rows_and_no_others_share_a_key(data: st.DataObject, kinds: list[Any]) -> None:
+    numbering, seen = Numbering(), dict[tuple[int, ...], dict[int, tuple[int, ...]]]()
+    for _ in range(3):
+        count = data.draw(st.integers(1, 20))
+        values: dict[Any, st.SearchStrategy[int]] = {np.uint8: st.integers(0, 255), np.uint64: WIDE, np.int32: NARROW}
+        columns = [np.array(data.draw(st.lists(values[kind], min_size=count, max_size=count)), kind) for kind in kinds]
+        keys = numbering.keys(columns)
+        assert keys is not None
+        rows = list(zip(*(column.tolist() for column in columns), strict=True))
+        by_key = seen.setdefault(numbering.layout, {})
+        for key, row in zip(keys.tolist(), rows, strict=True):
+            assert by_key.setdefault(key, row) == row
+        assert len(set(keys.tolist())) == len(set(rows))
+
+
+@given(st.data(), st.sampled_from([(3, 4), (40,)]))
+def test_answers_are_remembered_by_key_until_the_layout_changes(data: st.DataObject, layout: tuple[int, ...]) -> None:
+    answers, model = Answers(), dict[int, bool]()
+    for _ in range(5):
+        keys = np.array(data.draw(st.lists(st.integers(0, 2 ** sum(layout) - 1) | st.integers(0, 9), min_size=1)))
+        assert answers.of(keys, layout).tolist() == [int(model.get(key, -1)) for key in keys.tolist()]
+        new = sorted(set(keys.tolist()) - set(model))
+        model |= {key: key % 3 == 0 for key in new}
+        answers.add(np.array(new, np.int64), np.array([model[key] for key in new], np.bool_))
+    assert len(answers) == len(model)
+    assert (answers.of(np.array([0]), (1, *layout)) == -1).all()
 
 
 def test_a_filter_with_an_expression_is_refused_like_any_other() -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.filters.gotext import address_error, parse_uint, prefix_error, quote
+from model.filters.gotext import address_error, parse_uint, prefix_error, quote_rune
+from model.text.quote import quote
 
 
 @pytest.mark.parametrize(
@@ -71,8 +72,11 @@ def test_a_prefix_may_have_host_bits(text: str) -> None:
     assert prefix_error(text) is None
 
 
-def test_quotes_escape_what_does_not_print() -> None:
-    assert quote('a"b\\c\n\x00ä\u2028\U0001f600') == r'"a\"b\\c\n\x00ä\u2028😀"'
+@pytest.mark.parametrize(
+    ("char", "quoted"), [("a", "'a'"), ("'", r"'\''"), ('"', "'\"'"), ("\\", r"'\\'"), ("\n", r"'\n'"), ("ä", "'ä'")]
+)
+def test_a_rune_stands_in_single_quotes(char: str, quoted: str) -> None:
+    assert quote_rune(char) == quoted
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1_0", "0x1", " 1", "１"])
