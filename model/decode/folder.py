@@ -63,14 +63,17 @@ class _Folder:
     def lines(self, index: Iterable[Entry]) -> Iterator[dict[str, Any]]:
         for number, entry in enumerate(index):
             line: dict[str, Any] = {"i": entry.get("i", number), "name": entry.get("name", "")}
-            time = entry.get("event_time") or self._times.get(line["i"])
-            ts_ns = _nanoseconds(time) if time else FIRST_NS + number * STEP_NS
             try:
+                time = entry.get("event_time") or self._times.get(line["i"])
+                ts_ns = _nanoseconds(time) if time else FIRST_NS + number * STEP_NS
                 rows = self._rows(entry, ts_ns)
+                rows["seq"] = number
+                line |= self._shown(rows, ts_ns)
             except DecodeError as error:
                 line |= {"result": "error", "error": str(error), "error_class": str(error.error_class)}
-            else:
-                line |= self._shown(rows, ts_ns)
+            except (TypeError, ValueError, KeyError, AttributeError) as error:
+                text = f"index entry {number}: {type(error).__name__}: {error}"
+                line |= {"result": "error", "error": text, "error_class": str(ErrorClass.DECODE_ERROR)}
             yield dict(sorted(line.items()))
 
     def _rows(self, entry: Entry, ts_ns: int) -> Rows:
@@ -82,20 +85,25 @@ class _Folder:
         decoded: Decoded = decode(entry, ts_ns)
         if len(decoded.rows):
             return decoded.rows
-        # Errors are counted, not told, on the way that events take. Ask again, one at a time, for the text.
         if kind == "perf":
-            start, cpu = int(entry["offset"]), int(entry.get("cpu", 0))
-            record = self._data[start : start + int(entry["length"])].tobytes()
-            self._decoder.decode_event(record, cpu=cpu, ts_ns=ts_ns)
+            # On the way that events take errors are counted, not told. Ask again for the text.
+            self._decoder.decode_event(self._record(entry), cpu=int(entry.get("cpu", 0)), ts_ns=ts_ns)
         error_class = next(iter(decoded.errors))
         raise DecodeError(ErrorClass(error_class), error_class.replace("_", " "))
 
+    def _record(self, entry: Entry) -> bytes:
+        start, length = int(entry["offset"]), int(entry["length"])
+        if start < 0 or length < 0 or start + length > len(self._data):
+            raise ValueError(f"bytes {start} to {start + length} of {len(self._data)}")
+        return self._data[start : start + length].tobytes()
+
     def _perf(self, entry: Entry, ts_ns: int) -> Decoded:
+        record = self._record(entry)
         return self._decoder.decode(
             EventBatch(
-                data=self._data,
-                offsets=np.array([entry["offset"]], np.int64),
-                lengths=np.array([entry["length"]], np.int64),
+                data=np.frombuffer(record, np.uint8),
+                offsets=np.zeros(1, np.int64),
+                lengths=np.array([len(record)], np.int64),
                 cpus=np.array([entry.get("cpu", 0)], np.uint16),
                 times_ns=np.array([ts_ns], np.int64),
             )
