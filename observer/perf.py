@@ -2,7 +2,7 @@
 
 In:        a perf event array (the pinned map `cilium_events`), whose slots it fills with rings of its own.
 Out:       EventBatch: one per drain, all CPUs merged by time, with what the kernel could not store in its place.
-Elsewhere: bpf/ writes the events; model/ decodes them; source.py decides when to drain.
+Elsewhere: bpf/ writes the events; model/ decodes them; kernel.py is the source that drains.
 
 A wake-up per event costs the packet's sender ten times what the event costs (a wake-up is work for the scheduler), so
 rings wake their reader only when `watermark` bytes are waiting; the caller's timer sees to the rest. Nothing here

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import groupby
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 import orjson
 import structlog
@@ -136,7 +136,7 @@ class Pipeline:
                         self._recorder.offer(item)
                 self._process(items)
                 self.bell.ring()
-                if sum(map(len, filter(_is_batch, items))) >= RUSH_EVENTS:
+                if sum(len(item) for item in items if isinstance(item, EventBatch)) >= RUSH_EVENTS:
                     return
             tick_s = TICK_S if begun_s - busy_s < QUIET_AFTER_S else QUIET_TICK_S
             await asyncio.sleep(max(0.0, begun_s + tick_s - time.monotonic()))
@@ -261,14 +261,9 @@ class _Reader(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not self.stopping.is_set() and not self._source.ended:
-                if self._source.patient:
-                    self._feed.wait_for_room(0.1)
-                elif not self._read_for_a_second():
-                    break
-                else:
-                    continue
-                self._read()
+            rush = True
+            while rush and not self.stopping.is_set() and not self._source.ended:
+                rush = self._read_for_a_second() or self._source.patient
         except BaseException as error:
             self.failure = error
         finally:
@@ -279,21 +274,22 @@ class _Reader(threading.Thread):
     def _read_for_a_second(self) -> bool:
         """Take what comes; returns whether it was a rush."""
         events, end_s = 0, time.monotonic() + 1.0
-        while (now := time.monotonic()) < end_s and not self.stopping.is_set() and not self._source.ended:
+        while time.monotonic() < end_s:
+            if self.stopping.is_set() or self._source.ended:
+                return True
             self._source.wait(TICK_S)
-            events += self._read()
-        return events >= CALM_EVENTS_PER_S or now < end_s
+            items = self._source.take()
+            if not items:
+                self._feed.settle()
+            for item in items:
+                self._hand_over(item)
+                events += len(item) if isinstance(item, EventBatch) else 0
+        return events >= CALM_EVENTS_PER_S
 
-    def _read(self) -> int:
-        items = self._source.take()
-        if not items:
-            self._feed.settle()
-        for item in items:
-            if self._recorder is not None:
-                self._recorder.offer(item)
-            self._feed.offer(item)
-        return sum(map(len, filter(_is_batch, items)))
-
-
-def _is_batch(item: Item) -> TypeGuard[EventBatch]:
-    return isinstance(item, EventBatch)
+    def _hand_over(self, item: Item) -> None:
+        if self._source.patient:
+            while not self._feed.wait_for_room(0.1) and not self.stopping.is_set():
+                pass
+        if self._recorder is not None:
+            self._recorder.offer(item)
+        self._feed.offer(item)

@@ -22,8 +22,9 @@ from service.failure import Failure
 
 log = structlog.get_logger(component="source")
 
+TURN_EVENTS: Final = 16_384
+"""Events taken at once before the reader may look up: a recording can lag behind by any number."""
 TURN_ITEMS: Final = 64
-"""The most items taken at once: a recording that lags behind must not keep its reader from looking up."""
 
 
 class Source(Protocol):
@@ -85,7 +86,8 @@ class Replay:
     def take(self) -> list[Item]:
         """The items that are due."""
         taken: list[Item] = []
-        while len(taken) < TURN_ITEMS and not self.ended:
+        events = 0
+        while len(taken) < TURN_ITEMS and events < TURN_EVENTS and not self.ended:
             if self._next is None:
                 self._next = next(self._items, None)
                 if self._next is None:
@@ -95,6 +97,7 @@ class Replay:
                 break
             item, self._next = self._next, None
             if isinstance(item, EventBatch):
+                events += len(item)
                 self._events += len(item)
             taken.append(item if self._original_times else self._clock.retimed(item))
         return taken

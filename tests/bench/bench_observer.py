@@ -160,7 +160,7 @@ def cpu_share(process: Process, seconds: float) -> float:
 
 def latency(folder: Path, events: list[bytes], state: bytes, per_second: int) -> dict[str, object]:
     """From the event's own time to a follower, at a steady pace."""
-    path = write_recording(folder / "paced", paced(events, state, per_second=per_second, seconds=4.0))
+    path = write_recording(folder / "paced", paced(events, state, per_second=per_second, seconds=4.0, batch_ms=1.0))
     flags = ["--replay", str(path), "--replay-loops", "0"]
     with observer_process(folder, *flags) as (process, address):
         sample = str(max(1, per_second // 2000))
