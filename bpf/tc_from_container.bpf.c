@@ -88,8 +88,7 @@ static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, con
 	if (ret)
 		return ret;
 	if (unlikely(is_link_chatter(pkt)))
-		return own && pkt->icmp_type == ICMP6_NEIGHBOUR_SOLICIT ? answer_solicitation(skb, pkt, own) :
-									  TC_ACT_SHOT;
+		return own ? handle_link_chatter(skb, pkt, own) : TC_ACT_SHOT;
 	if (!own)
 		return DROP(pkt, DROP_ENDPOINT_NOT_READY, 0);
 	if (!owns_source(own, pkt))

@@ -244,6 +244,19 @@ DROP_FILES: Final[dict[int, str]] = {
     113: "nodeport_egress.h",
     114: "ipv6.h",
     115: "classifiers.h",
+    # From here on our own programs (bpf/include/drops.h).
+    200: "tc_from_container.bpf.c",
+    201: "tc_to_container.bpf.c",
+    202: "tail_endpoint_ingress.bpf.c",
+    203: "tc_from_overlay.bpf.c",
+    204: "tc_to_overlay.bpf.c",
+    205: "tc_from_host.bpf.c",
+    206: "tc_from_netdev.bpf.c",
+    207: "tc_to_netdev.bpf.c",
+    220: "packet.h",
+    221: "conntrack.h",
+    222: "forward.h",
+    223: "neighbour.h",
 }
 """Source files of drop events by file id; others print as "unknown(N)"."""
 

@@ -28,7 +28,7 @@ static __always_inline int answer(struct __sk_buff *skb)
 	return bpf_redirect(skb->ifindex, 0);
 }
 
-/* Returns TC_ACT_*, or -DROP_*. Anything but a question ends here: the host side has no use for it. */
+/* Returns TC_ACT_*, or -DROP_*. Answers of the pod about itself go up: the node may route to the veth and ask. */
 static __always_inline int answer_arp(struct __sk_buff *skb, struct packet *pkt, const struct interface_info *own)
 {
 	struct arp_ipv4 *arp;
@@ -42,6 +42,8 @@ static __always_inline int answer_arp(struct __sk_buff *skb, struct packet *pkt,
 	if ((void *)(arp + 1) > (void *)(long)skb->data_end)
 		return DROP(pkt, DROP_INVALID_PACKET, 0);
 	wanted = arp->target_ip;
+	if (arp->operation == bpf_htons(ARP_REPLY) && arp->sender_ip == own->ip4)
+		return TC_ACT_OK;
 	/* Whoever asks for its own address wants to hear that nobody else has it. */
 	if (arp->operation != bpf_htons(ARP_REQUEST) || wanted == own->ip4)
 		return TC_ACT_SHOT;
@@ -138,6 +140,19 @@ answer_solicitation(struct __sk_buff *skb, struct packet *pkt, const struct inte
 	    bpf_skb_store_bytes(skb, icmp, &reply.advert, size, 0))
 		return DROP(pkt, DROP_WRITE_ERROR, 0);
 	return answer(skb);
+}
+
+/* What a pod says on its own link. Solicitations are answered, its own adverts go up, the rest ends here: there are no
+ * routers and no multicast listeners at the other end.
+ */
+static __always_inline int
+handle_link_chatter(struct __sk_buff *skb, struct packet *pkt, const struct interface_info *own)
+{
+	if (pkt->icmp_type == ICMP6_NEIGHBOUR_SOLICIT)
+		return answer_solicitation(skb, pkt, own);
+	if (pkt->icmp_type == ICMP6_NEIGHBOUR_ADVERT && same_address(&pkt->saddr, &own->ip6))
+		return TC_ACT_OK;
+	return TC_ACT_SHOT;
 }
 
 #endif

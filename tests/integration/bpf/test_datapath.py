@@ -14,7 +14,7 @@ from bpf.datapath import Aggregation, Datapath
 from bpf.maps import DROP_FILES
 from observer.perf import PerfReader
 from tests.support.kernel_events import KernelEvent
-from tests.support.testnet import SMALL_MAPS, Cluster, inside, ping
+from tests.support.testnet import SMALL_MAPS, Cluster, inside, ip, ping
 from tests.support.traffic import (
     background,
     ethernet,
@@ -178,6 +178,34 @@ def test_world_gets_what_is_neither_pod_nor_node(cluster: Cluster) -> None:
     assert not ping(cluster.client.netns, "203.0.113.9", timeout_s=0.2)
     event = cluster.log.wait_for(bool)[0]
     assert (event.what, event.dst_identity, event.source, event.ifindex) == ("to-stack", 2, 1017, 0)
+
+
+def test_outside_reaches_a_pod_by_a_route_to_its_node(cluster: Cluster) -> None:
+    outside = cluster.net.name
+    ip("addr replace 172.18.0.254/16 dev br0", f"route replace {cluster.client.ipv4} via 172.18.0.1", netns=outside)
+    assert ping(outside, cluster.client.ipv4)
+    events = cluster.log.wait_for(lambda seen: len(seen) >= 2)
+    assert [(event.what, event.src_identity, event.dst_identity) for event in events] == [
+        ("to-endpoint", 2, 33333),
+        ("to-stack", 33333, 2),
+    ]
+    assert [event.reason for event in events] == ["new", "reply"]
+
+
+@pytest.mark.parametrize("version", ["ipv4", "ipv6"])
+def test_packets_that_the_kernel_routes_to_a_veth_take_the_ingress_step(cluster: Cluster, version: str) -> None:
+    address = getattr(cluster.server, version)
+    source = cluster.near.router if version == "ipv4" else cluster.near.router6
+    device = cluster.server.endpoint.ifname
+    ip(f"route add {address} dev {device} src {source}", netns=cluster.near.netns)
+    if version == "ipv6":  # the veth has no link-local address to ask from
+        ip(f"neigh add {address} dev {device} lladdr {cluster.server.endpoint.pod_mac}", netns=cluster.near.netns)
+    try:
+        assert ping(cluster.near.netns, address)
+    finally:
+        ip(f"route del {address} dev {device}", netns=cluster.near.netns)
+    event = cluster.log.wait_for(bool)[0]
+    assert (event.what, event.src_identity, event.dst_id) == ("to-endpoint", 1, 2044)
 
 
 def test_forged_source_is_dropped_and_the_event_names_the_line(cluster: Cluster) -> None:

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -20,7 +21,7 @@ from tests.support.traffic import ethernet, ipv4_packet, udp_datagram
 pytestmark = pytest.mark.kernel
 
 LOOPBACK = 1
-SHOT, REDIRECT = 2, 7
+PASS, SHOT, REDIRECT = 0, 2, 7
 OWN = IPv4Address("10.244.1.10")
 OWN6 = IPv6Address("fd00:10:244:1::a")
 REMOTE = IPv4Address("10.244.2.10")
@@ -156,3 +157,26 @@ def test_arp_is_answered_with_the_mac_of_the_host_side(bench: Bench) -> None:
     own = question[:-4] + OWN.packed
     assert bench.run(ethernet(own, 0x0806)).result == SHOT, "nobody else has the pod's own address"
     assert not bench.log.collect()
+
+
+def test_no_bytes_get_past_unseen(bench: Bench) -> None:
+    """Mutated and cut packets end in an action; each one that is shot has an event, but for the link's own talk."""
+    random = Random(4711)
+    seeds = [to_remote(udp_datagram(1, 2)), to_remote(bytes(40), protocol=6), to_remote(bytes(40), protocol=1)]
+    seeds += [
+        ethernet(ipv6_packet(bytes([kind]) + bytes(47), header), 0x86DD) for kind, header in ((0, 0), (3, 58), (60, 43))
+    ]
+    for _ in range(600):
+        frame = bytearray(random.choice(seeds))
+        for _ in range(random.randint(1, 4)):
+            frame[random.randrange(14, len(frame))] = random.randrange(256)
+        shortest = 34 if frame[12:14] == b"\x08\x00" else 54  # the kernel runs nothing that ends in its IP header
+        frame = frame[: random.randint(shortest, len(frame))]
+        bench.log.clear()
+        result = bench.run(bytes(frame)).result
+        events = bench.log.collect()
+        assert result in (PASS, SHOT, REDIRECT)
+        drops = [event for event in events if event.type == 1]
+        is_icmp6 = frame[12:14] == b"\x86\xdd"
+        assert len(drops) == (result == SHOT) or (is_icmp6 and not drops), bytes(frame).hex()
+        assert all(event.packet == frame[:128] or event.type == 4 for event in events)

@@ -12,6 +12,7 @@ import pytest
 
 from bpf import maps
 from bpf.datapath import MAP_NAMES, PROGRAM_FILES
+from model import vocabulary
 
 pytestmark = pytest.mark.kernel
 
@@ -47,6 +48,7 @@ def test_every_drop_file_has_its_name_and_exists() -> None:
     numbers = {name: int(number) for name, number in re.findall(r"(FILE_\w+) = (\d+)", text)}
     names = {numbers[constant]: file for file, constant in re.findall(r'FILE_IS\("(.+?)"\) \? (FILE_\w+)', text)}
     assert names == maps.DROP_FILES
+    assert names.items() <= vocabulary.DROP_FILES.items(), "decoded flows name them"
     for file in names.values():
         assert list(INCLUDE.parent.rglob(file)), file
 
