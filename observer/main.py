@@ -22,6 +22,7 @@ import structlog
 
 from model.decode import Decoder
 from model.knowledge import Knowledge
+from model.ring import InvalidCapacity, Ring, check_capacity
 from model.tables import Node
 from observer.config import ObserverConfig
 from observer.namespaces import Namespaces
@@ -30,7 +31,6 @@ from observer.pipeline import Pipeline
 from observer.recorder import Recorder
 from observer.recording import Hello
 from observer.records_socket import RecordsSocket
-from observer.ring import InvalidCapacity, Ring, check_capacity
 from observer.service import VERSION, ColumnsService, ObserverService, Shared
 from observer.sources import Replay, Source
 from observer.state import BrokenState, NodeState, StateFile, parse_state

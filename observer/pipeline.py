@@ -25,6 +25,7 @@ import structlog
 
 from model.decode import Decoded, Decoder
 from model.events import EventBatch
+from model.ring import Ring
 from model.row import Rows, join_rows
 from model.tables import Node
 from observer.batches import join, split
@@ -34,7 +35,6 @@ from observer.lost import perf_loss_row, queue_loss_row
 from observer.namespaces import Namespaces
 from observer.recorder import Recorder
 from observer.recording import Gap, Hello, Item, JsonRecords, State
-from observer.ring import Ring
 from observer.sources import Source
 from observer.state import BrokenState, NodeState, parse_state
 

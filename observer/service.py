@@ -22,12 +22,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from model.encode import Encoder
 from model.mask import FieldMask
+from model.ring import Ring
 from model.row import Kind, Rows
 from observer.bell import Bell
 from observer.lost import ring_loss_row
 from observer.namespaces import Namespaces
 from observer.requests import mask_of, predicate_of, window_of
-from observer.ring import Ring
 from observer.window import Matches, Selected, Selection
 from proto.flow import flow_pb2
 from proto.flowscope import columns_pb2

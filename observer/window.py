@@ -16,8 +16,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from model.ring import Cursor, Ring
 from model.row import Kind, Rows, choose_rows
-from observer.ring import Cursor, Ring
 
 Mask = npt.NDArray[np.bool_]
 Matches = Callable[[Rows], Mask]

@@ -18,10 +18,10 @@ from typing import Any
 
 from model.decode import Decoder
 from model.knowledge import Knowledge
+from model.ring import Ring
 from model.row import ROW
 from model.tables import Node, Tables
 from observer.recording import Item
-from observer.ring import Ring
 from tests.conftest import GOLDEN
 from tests.support.batches import make_batch, read_golden
 from tests.support.process import ROOT, Process, observer_process

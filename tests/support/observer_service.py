@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.ring import Ring
 from model.row import Rows
 from model.tables import Node
 from observer.bell import Bell
 from observer.namespaces import Namespaces
 from observer.peers import Peers, PeerService
-from observer.ring import Ring
 from observer.service import VERSION, ColumnsService, ObserverService, Shared
 from rpc.server import Server
 

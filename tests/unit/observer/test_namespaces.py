@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from model.ring import Ring
 from model.row import empty_rows
 from model.tables import Tables
 from observer.namespaces import REMEMBERED_NS, Namespaces
-from observer.ring import Ring
 from proto.flow import flow_pb2
 
 HOUR = REMEMBERED_NS

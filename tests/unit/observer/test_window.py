@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.ring import Ring
 from model.row import Kind, Rows
-from observer.ring import Ring
 from observer.window import Mask, Selection, Window
 from tests.support.small_rows import flow_rows, kinds_row, lost_row
 

@@ -1,4 +1,4 @@
-"""observer/ring.py: what is kept, what a reader gets, what it is told about the rest."""
+"""model/ring.py: what is kept, what a reader gets, what it is told about the rest."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model import ring as ring_module
+from model.ring import InvalidCapacity, Ring, check_capacity
 from model.row import Kind, empty_rows
 from model.tables import Node
-from observer import ring as ring_module
-from observer.ring import InvalidCapacity, Ring, check_capacity
 from tests.support.small_rows import flow_rows, kinds_row, lost_row
 
 

@@ -2,7 +2,7 @@
 
 In:        decoded rows, from exactly one writer.
 Out:       cursors for any number of readers; a reader that was overtaken learns exactly how many events it missed.
-Elsewhere: window.py turns a request into a start, an end and a selection; service.py encodes and sends.
+Elsewhere: observer/window.py turns a request into a start, an end and a selection; services encode and send.
 
 A position is the number of a row since the ring began; the row's `seq` is the same number. Rows live at
 position % capacity. Nothing here waits, locks or looks at a clock: one thread owns the ring.
