@@ -145,14 +145,14 @@ IPCACHE_HAS_TUNNEL: Final = 2
 IPCACHE_TUNNEL_IPV6: Final = 4
 
 DROP_FILES: Final = {
-    200: "tc_from_container.bpf.c",
-    201: "tc_to_container.bpf.c",
-    202: "tail_endpoint_ingress.bpf.c",
-    203: "tc_from_overlay.bpf.c",
-    204: "tc_to_overlay.bpf.c",
-    205: "tc_from_host.bpf.c",
-    206: "tc_from_netdev.bpf.c",
-    207: "tc_to_netdev.bpf.c",
+    210: "tc_from_container.bpf.c",
+    211: "tc_to_container.bpf.c",
+    212: "tail_endpoint_ingress.bpf.c",
+    213: "tc_from_overlay.bpf.c",
+    214: "tc_to_overlay.bpf.c",
+    215: "tc_from_host.bpf.c",
+    216: "tc_from_netdev.bpf.c",
+    217: "tc_to_netdev.bpf.c",
     220: "packet.h",
     221: "conntrack.h",
     222: "forward.h",

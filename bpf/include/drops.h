@@ -22,17 +22,17 @@ enum drop_reason {
 	DROP_ENDPOINT_NOT_READY = 203,
 };
 
-/* Ids of our files; Cilium's own end at 115, so a reader can keep both in one table (maps.py: DROP_FILES). */
+/* Ids of our files, from 210 on: Cilium's own end at 115, so a reader can keep both in one table (maps.py: DROP_FILES). */
 enum drop_file {
 	FILE_UNKNOWN = 0,
-	FILE_FROM_CONTAINER = 200,
-	FILE_TO_CONTAINER = 201,
-	FILE_ENDPOINT_INGRESS = 202,
-	FILE_FROM_OVERLAY = 203,
-	FILE_TO_OVERLAY = 204,
-	FILE_FROM_HOST = 205,
-	FILE_FROM_NETDEV = 206,
-	FILE_TO_NETDEV = 207,
+	FILE_FROM_CONTAINER = 210,
+	FILE_TO_CONTAINER = 211,
+	FILE_ENDPOINT_INGRESS = 212,
+	FILE_FROM_OVERLAY = 213,
+	FILE_TO_OVERLAY = 214,
+	FILE_FROM_HOST = 215,
+	FILE_FROM_NETDEV = 216,
+	FILE_TO_NETDEV = 217,
 	FILE_PACKET = 220,
 	FILE_CONNTRACK = 221,
 	FILE_FORWARD = 222,
