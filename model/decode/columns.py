@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from model import layouts
-from model.decode.cache import U64, Indices, take
+from model.decode.cache import U64, Indices
 from model.decode.event import MATCHES, POLICY_PROTOCOLS
 from model.decode.resolve import FAMILY_SHIFT, Mark, Outcome, Resolver
 from model.layouts import MessageType, NotifyFlag, TracePoint, TraceReason, VerdictFlag
 from model.packet import ETHERTYPES, IP_PROTOCOLS, Layer
 from model.row import L4, ROW, Bit, Kind, Reply, Rows
 from model.vocabulary import TRACE_POINT_TO_API, TRACE_REASON_TO_API
+from model.whole_rows import put, take
 from proto.flow import flow_pb2
 
 Bytes = npt.NDArray[np.uint8]
@@ -160,8 +161,8 @@ class Windows:
         if inside.all():
             return _gather(self._data, offsets, dtype)
         columns = np.empty(len(offsets), dtype)
-        columns[inside] = _gather(self._data, offsets[inside], dtype)
-        columns[~inside] = _gather(self._tail, np.minimum(offsets[~inside] - self._tail_at, _SLACK), dtype)
+        put(columns, inside, _gather(self._data, offsets[inside], dtype))
+        put(columns, ~inside, _gather(self._tail, np.minimum(offsets[~inside] - self._tail_at, _SLACK), dtype))
         return columns
 
 
@@ -198,7 +199,7 @@ def decode_columns(
     if len(at):
         some = np.zeros(len(at), ROW)
         _fill(resolver, node, take(head, at), packets.take(at), times_ns[at], original[at], translated[at], some)
-        rows[at] = some
+        put(rows, at, some)
     return usual
 
 

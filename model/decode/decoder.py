@@ -28,6 +28,7 @@ from model.knowledge import Knowledge
 from model.layouts import MessageType
 from model.row import ROW, Kind, Rows
 from model.tables import Tables
+from model.whole_rows import joined, take
 from proto.flow import flow_pb2
 
 
@@ -99,13 +100,13 @@ class Decoder:
     def _with_lost(self, rows: Rows, done: npt.NDArray[np.bool_], lost: Sequence[LostSamples]) -> Rows:
         """The rows that are done, with a row per gap before the row at its index."""
         if not lost:
-            return rows if done.all() else rows[done]
+            return rows if done.all() else take(rows, done)
         parts, start = [], 0
         for gap in sorted(lost, key=lambda gap: gap.at):
             end = min(gap.at, len(rows))
-            parts += [rows[start:end][done[start:end]], self._lost(gap)]
+            parts += [take(rows[start:end], done[start:end]), self._lost(gap)]
             start = end
-        return np.concatenate([*parts, rows[start:][done[start:]]])
+        return joined([*parts, take(rows[start:], done[start:])])
 
     def decode_accesslog(self, records: Sequence[Mapping[str, Any]], times_ns: Sequence[int]) -> Decoded:
         """Rows of L7 records. `times_ns`: when each was read; a record's own timestamp only serves latencies."""

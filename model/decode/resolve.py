@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from model.address import Address
-from model.decode.cache import U32, U64, KeyCache, take
+from model.decode.cache import U32, U64, KeyCache
 from model.knowledge import Knowledge, PolicyKey
 from model.tables import Interface, Tables
 from model.vocabulary import DROP_FILES
+from model.whole_rows import take
 from proto.flow import flow_pb2
 
 _KEYS: Final = 1 << 18
