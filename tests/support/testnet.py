@@ -190,7 +190,7 @@ class Network:
         self.bpffs = bpffs
         self.nodes: list[Node] = []
         ip(f"netns add {self.name}")
-        ip("link add br0 type bridge", "link set br0 up", netns=self.name)
+        ip("link add br0 type bridge", "link set br0 addrgenmode none up", netns=self.name)
 
     def add_node(self) -> Node:
         """Make a node with all its devices and a loaded datapath."""
@@ -208,7 +208,7 @@ class Network:
         )
         ip(
             f"link add node{number} type veth peer name eth0 netns {netns}",
-            f"link set node{number} master br0 up",
+            f"link set node{number} master br0 addrgenmode none up",
             netns=self.name,
         )
         ip(
@@ -253,13 +253,13 @@ class Network:
 
     def close(self) -> None:
         """Remove namespaces and pins."""
-        names = [pod.netns for node in self.nodes for pod in node.pods] + [node.netns for node in self.nodes]
         for node in self.nodes:
             with contextlib.suppress(Exception):
                 node.datapath.unload()
             node.datapath.close()
-        for name in (*names, self.name):
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+        # By name, so that one whose making failed half-way goes too.
+        for path in Path("/run/netns").glob(f"{self.name}*"):
+            subprocess.run(["ip", "netns", "del", path.name], capture_output=True, check=False)
 
 
 @dataclass(slots=True)
