@@ -51,6 +51,8 @@ def options_of(call: Call) -> LabOptions:
         given["record"] = os.path.abspath(call.text("record"))
     manifests = call.values.get("filename")
     if isinstance(manifests, tuple):
+        if "-" in manifests:
+            raise Failure("`lab up` reads files only; pipe manifests into `flowscope lab apply -f -` afterwards")
         given["manifests"] = tuple(map(os.path.abspath, manifests))
     return LabOptions(**given)
 

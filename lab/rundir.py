@@ -58,7 +58,7 @@ class RunDir:
 
     def lock(self) -> bool:
         """Become the one lab of this folder; False when another process is."""
-        descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -75,12 +75,17 @@ class RunDir:
 
     def is_running(self) -> bool:
         """Whether a lab's supervisor lives."""
-        if not self._lock_file.exists():
+        try:
+            descriptor = os.open(self._lock_file, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
             return False
-        if self.lock():
-            self.unlock()
-            return False
-        return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     def record_netns(self, names: Iterable[str]) -> None:
         """Note namespaces that are about to be made: whatever happens now, cleanup will find them."""

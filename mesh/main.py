@@ -33,6 +33,7 @@ from mesh.store import SqliteStore, Store
 from service.failure import Failure
 
 MAX_ENDPOINT_ID: Final = 65535
+RETRY_S: Final = 1.0
 
 log = structlog.get_logger(component="agent")
 
@@ -56,6 +57,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event, reload: asyncio.Event)
                 work = [
                     tasks.create_task(agent.follow(), name="follow"),
                     tasks.create_task(agent.obey(reload), name="reload"),
+                    tasks.create_task(agent.retry(), name="retry"),
                     tasks.create_task(agent.sweep(), name="sweep"),
                 ]
                 await stop.wait()
@@ -95,6 +97,8 @@ class Agent:
         self._devices = NodeDevices()
         self._state_file = Path(config.state_file)
         self._programmed: dict[int, Endpoint] = {}
+        self._refused: set[int] = set()
+        """Endpoints that the kernel has not taken; tried again until it does, or until they are not wanted."""
 
     def start(self, aggregation: Aggregation) -> None:
         """Devices, programs, settings: what does not depend on pods."""
@@ -125,6 +129,13 @@ class Agent:
             self.synchronise(self._store.changes(0).revision)
             log.info("synchronised on request")
 
+    async def retry(self) -> None:
+        """Try again what the kernel refused, such as a pod whose device is only just being made or removed."""
+        while True:
+            await asyncio.sleep(RETRY_S)
+            if self._refused:
+                self.synchronise(self._store.changes(0).revision)
+
     async def sweep(self) -> None:
         """Clear expired connections now and then."""
         while True:
@@ -145,7 +156,8 @@ class Agent:
         self._datapath.set_host_addresses(map(ip_address, (*self._node.ips, *ipam.router_addresses(self._node))))
         self._datapath.sync_ipcache(ipcache_entries(state["ipcache"], self._node.ips))
         self._program(wanted)
-        done = {"node": self._node.name, "revision": revision, "pods": sorted(pod.metadata.uid for pod in pods)}
+        ready = sorted(pod.metadata.uid for pod in pods if ids[pod.metadata.uid] not in self._refused)
+        done = {"node": self._node.name, "revision": revision, "pods": ready}
         write_atomically(self._state_file.with_name("agent.json"), done)
 
     def _program(self, wanted: Mapping[int, Endpoint]) -> None:
@@ -153,11 +165,18 @@ class Agent:
             self._datapath.detach_endpoint(number)
             self._programmed.pop(number, None)
             log.info("endpoint removed", endpoint=number)
+        self._refused.clear()
         for number, endpoint in wanted.items():
-            if self._programmed.get(number) != endpoint:
+            if self._programmed.get(number) == endpoint:
+                continue
+            try:
                 self._datapath.attach_endpoint(endpoint)
-                self._programmed[number] = endpoint
-                log.info("endpoint attached", endpoint=number, device=endpoint.ifname, identity=endpoint.identity)
+            except BpfError as error:
+                self._refused.add(number)
+                log.warning("endpoint refused", endpoint=number, device=endpoint.ifname, error=str(error))
+                continue
+            self._programmed[number] = endpoint
+            log.info("endpoint attached", endpoint=number, device=endpoint.ifname, identity=endpoint.identity)
 
 
 def endpoint_ids(pods: Iterable[Pod]) -> dict[str, int]:

@@ -10,12 +10,13 @@ _SECOND = 1_000_000_000
 _RUN_DIR = Flag(
     name="run-dir", default="/run/flowscope/lab", help="folder of the lab's files and sockets", completes="dir"
 )
-_FILES = Flag(
+_FILES = Flag(name="filename", short="f", kind=LIST, value_name="file", help="manifest; repeatable", completes="file")
+_FILES_OR_STDIN = Flag(
     name="filename",
     short="f",
     kind=LIST,
     value_name="file",
-    help="manifest to apply; repeatable, - for standard input",
+    help="manifest; repeatable, - for standard input",
     completes="file",
 )
 _TIMEOUT = Flag(name="timeout", kind=DURATION, default=60 * _SECOND, help="how long to wait until everything serves")
@@ -96,7 +97,7 @@ _EXEC = Command(
 _APPLY = Command(
     name="apply",
     summary="Give manifests to the running cluster and wait for its pods",
-    flags=(_FILES, _TIMEOUT, _RUN_DIR),
+    flags=(_FILES_OR_STDIN, _TIMEOUT, _RUN_DIR),
     run="lab.commands:apply",
     checks_server_flags=False,
 )
