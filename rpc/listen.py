@@ -56,12 +56,13 @@ async def listen_tcp(target: Target, context: ssl.SSLContext | None, make: Make)
             make, target.host or None, target.port, ssl=context, reuse_address=True, backlog=1024
         )
     except OSError as error:
-        raise Failure(_why_not_tcp(str(target), error)) from error
+        raise Failure(why_not_tcp(str(target), error)) from error
     port = server.sockets[0].getsockname()[1]
     return Listener(server, join_host_port(target.host, port))
 
 
-def _why_not_tcp(address: str, error: OSError) -> str:
+def why_not_tcp(address: str, error: OSError) -> str:
+    """One line for a person, with the remedy."""
     if isinstance(error, socket.gaierror):
         return f"cannot listen on {address}: the host name is not known; use an address of this machine"
     remedy = {
@@ -79,11 +80,12 @@ async def listen_unix(path: str, make: Make) -> Listener:
         server = await loop.create_unix_server(make, path, backlog=1024)
         os.chmod(path, SOCKET_MODE)
     except OSError as error:
-        raise Failure(_why_not_unix(path, error)) from error
+        raise Failure(why_not_unix(path, error)) from error
     return Listener(server, f"unix://{path}", path)
 
 
-def _why_not_unix(path: str, error: OSError) -> str:
+def why_not_unix(path: str, error: OSError) -> str:
+    """One line for a person, with the remedy."""
     folder = os.path.dirname(path) or "."
     remedy = {
         errno.EACCES: f"no permission to write in {folder}; run as its owner, or choose another path",

@@ -12,6 +12,7 @@ UNIMPLEMENTED), drops response metadata of failed calls, and has no limit on the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, cast
@@ -129,6 +130,10 @@ class Server:
         if tasks:
             # Each still tries to tell its client; one that does not read must not keep us.
             await asyncio.wait(tasks, timeout=LAST_WORDS_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                while any(connection.unsent() for connection in self.connections):
+                    await asyncio.sleep(0.01)
         for connection in list(self.connections):
             connection.hang_up()
 
@@ -168,7 +173,10 @@ class _Connection(AbstractHandler):
         self._server = server
         self._calls: dict[Stream, asyncio.Task[None]] = {}
         self._leaving = False
-        server.connections.add(self)
+
+    def opened(self) -> None:
+        """The connection stands, TLS included: one that never got so far leaves no trace."""
+        self._server.connections.add(self)
 
     def tasks(self) -> list[asyncio.Task[None]]:
         return list(self._calls.values())
@@ -206,8 +214,16 @@ class _Connection(AbstractHandler):
             connection.flush()
             connection._transport.write(GoAwayFrame(0, last_stream_id=last).serialize())
 
+    def unsent(self) -> int:
+        """Bytes that the socket has not taken."""
+        connection = self.protocol.connection
+        return 0 if connection.is_closing() else connection._transport.get_write_buffer_size()
+
     def hang_up(self) -> None:
-        """Close the connection; what the transport still holds is written if the peer reads it."""
+        """Close the connection, also when the peer does not read what is left."""
+        connection = self.protocol.connection
+        if self.unsent():
+            connection._transport.abort()
         self.protocol.processor.close("server stopped")
 
 
@@ -232,6 +248,7 @@ class _Protocol(H2Protocol):
         if sock is not None and sock.family == socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
         super().connection_made(transport)
+        cast(_Connection, self.handler).opened()
 
     def data_received(self, data: bytes) -> None:
         try:
