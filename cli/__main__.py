@@ -20,8 +20,13 @@ from cli.globals import command_tree
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     tree = command_tree()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == [_COMPLETE]:
+        from cli.completion import run_complete
+
+        return run_complete(tree, arguments[1:])
     try:
-        call = tree.call(sys.argv[1:] if arguments is None else arguments)
+        call = tree.call(arguments)
     except UsageError as error:
         return _complain(str(error))
     try:
@@ -32,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return die_of(signal.SIGPIPE)
     except KeyboardInterrupt:
         return die_of(signal.SIGINT)
-    except CommandError as error:
+    except (CommandError, UsageError) as error:
         return _complain(str(error))
     except Exception as error:
         if type(error).__module__ == "service.failure":
@@ -41,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         words = " ".join(str(error).split()) or "no details"
         return _complain(f"{tree.root.name}: {type(error).__name__}: {words} (run with -D for the traceback)")
+
+
+_COMPLETE = "__complete"
+"""What completion scripts call; no command that a person types."""
 
 
 def execute(tree: Tree, call: Call) -> int:

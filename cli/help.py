@@ -18,7 +18,8 @@ WIDTH = 110
 def help_text(tree: Tree, path: Sequence[Command]) -> str:
     """The help of the last command of `path`."""
     command = path[-1]
-    blocks = [command.description or command.summary + "."]
+    description = command.description or command.summary + "."
+    blocks = [textwrap.fill(paragraph, WIDTH, break_on_hyphens=False) for paragraph in description.split("\n\n")]
     name = " ".join(step.name for step in path)
     blocks.append("Usage:\n" + "\n".join(f"  {line}" for line in usage_lines(tree, path)))
     if command.aliases:
