@@ -49,7 +49,7 @@ STOP_S: Final = 2.0
 TICK_S: Final = 0.005
 """Time between two looks at the source, unless a ring fills up sooner: an event waits half of it on average, and each
 look costs about the same however few events it finds."""
-QUIET_TICK_S: Final = 0.008
+QUIET_TICK_S: Final = 0.015
 QUIET_AFTER_S: Final = 1.0
 RUSH_EVENTS: Final = 250
 """Events of one look that make the loop hand the source to the reader thread: 50,000 a second."""
@@ -160,6 +160,7 @@ class Pipeline:
             await asyncio.to_thread(reader.join, STOP_S)
             while self._feed:
                 self._process(self._feed.take(TURN_EVENTS))
+                self._feed.settle()
             self.bell.ring()
         if reader.failure is not None:
             raise reader.failure

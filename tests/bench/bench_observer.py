@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +22,8 @@ from model.tables import Node, Tables
 from observer.recording import Item
 from tests.conftest import GOLDEN
 from tests.support.batches import make_batch, read_golden
-from tests.support.process import ROOT, Process, observer_process
+from tests.support.clients import count, finish_client, start_client
+from tests.support.process import Process, observer_process
 from tests.support.recordings import EPOCH_NS, paced, write_recording
 
 RUNS = 5
@@ -80,23 +79,6 @@ def decoding(events: list[bytes], records: list[dict[str, Any]], state: dict[str
         "decode_enrich_store_with_l7_records_events_per_s": round(median_of(lambda: once(True))),
         "ring_bytes_per_flow": ROW.itemsize,
     }
-
-
-def count(address: str, *flags: str) -> dict[str, Any]:
-    """Run one counting client to its end."""
-    client = start_client(address, *flags)
-    return finish_client(client)
-
-
-def start_client(address: str, *flags: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.support.counting_client", address, *flags]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
-
-
-def finish_client(client: subprocess.Popen[bytes]) -> dict[str, Any]:
-    output, _ = client.communicate(timeout=60)
-    result: dict[str, Any] = json.loads(output)
-    return result
 
 
 def serving(folder: Path, events: list[bytes], state: bytes) -> dict[str, object]:

@@ -1,7 +1,8 @@
 """A client that only counts: as little work per message as Python allows, so that the server is what is measured.
 
 In:        an address, a method, a request.
-Out:       how many messages came, how many events were reported lost, how late a sample of them was: one JSON line.
+Out:       the word "streaming" when the call has begun; then how many messages came, how many events were reported
+           lost, how late a sample of them was: one JSON line.
 Elsewhere: rpc/client.py is the real client.
 
 It speaks just enough HTTP/2: windows as large as they get, acknowledged in large steps.
@@ -97,6 +98,8 @@ class Connection:
                 else:
                     payload = bytes(view[start + 9 : start + 9 + length])
                     if kind == HEADERS:
+                        if not self.status:
+                            print("streaming", flush=True)
                         self.status.update((str(name), str(value)) for name, value in decoder.decode(payload))
                     elif kind == SETTINGS and not flags & ACK:
                         self._send(_frame(SETTINGS, ACK, 0, b""))
