@@ -1,5 +1,9 @@
 const SVG = "http://www.w3.org/2000/svg";
 const CARD = { width: 190, height: 52 };
+const SPACING = {
+  "elk.layered.spacing.nodeNodeBetweenLayers": "150", // room for the words on an arrow
+  "elk.spacing.nodeNode": "26",
+};
 const WORKER = "static/vendor/elkjs-0.12.1/elk-worker.min.js";
 
 // Cards and arrows. The server says what is on the map; ELK, in a worker, says where. Positions are worked out again
@@ -47,15 +51,14 @@ export class ServiceMap extends HTMLElement {
         "elk.algorithm": "layered",
         "elk.direction": "RIGHT",
         "elk.hierarchyHandling": "INCLUDE_CHILDREN",
-        "elk.layered.spacing.nodeNodeBetweenLayers": "110",
-        "elk.spacing.nodeNode": "22",
+        ...SPACING,
         "elk.layered.considerModelOrder.strategy": "NODES_AND_EDGES",
       },
       children: [...islands].map(([name, children]) => ({
         id: `island:${name}`,
         name,
         children,
-        layoutOptions: { "elk.padding": "[top=34,left=16,bottom=16,right=16]" },
+        layoutOptions: { ...SPACING, "elk.padding": "[top=34,left=16,bottom=16,right=16]" },
       })),
       edges: map.edges
         .filter((edge) => edge.source !== edge.target)
