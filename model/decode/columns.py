@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from model import layouts
 from model.decode.cache import U64, Indices
-from model.decode.event import MATCHES, POLICY_PROTOCOLS
+from model.decode.event import FLAGS_OF_VERDICT, MATCHES, POLICY_PROTOCOLS
 from model.decode.resolve import FAMILY_SHIFT, Mark, Outcome, Resolver
 from model.layouts import MessageType, NotifyFlag, TracePoint, TraceReason, VerdictFlag
 from model.packet import ETHERTYPES, IP_PROTOCOLS, Layer
@@ -74,13 +74,7 @@ for _version in range(_VERSIONS):
     _HEADER_LENGTHS[_TRACE, _version] = layouts.TRACE_LENGTHS.get(_version, 0)
     _HEADER_LENGTHS[_DROP, _version] = layouts.DROP_LENGTHS.get(_version, 0)
     _HEADER_LENGTHS[_VERDICT, _version] = layouts.POLICY_VERDICT_LENGTH
-_FLAGS_OF_VERDICT: Final = _table(
-    256,
-    {
-        n: bool(n & VerdictFlag.L3_DEVICE) * NotifyFlag.L3_DEVICE | bool(n & VerdictFlag.IPV6) * NotifyFlag.IPV6
-        for n in range(256)
-    },
-)
+_FLAGS_OF_VERDICT: Final = np.array(FLAGS_OF_VERDICT, np.uint8)
 _POINTS: Final = _table(256, {n: n for n in range(256)} | TRACE_POINT_TO_API)
 _REASONS: Final = _table(128, {n: n for n in range(128)} | TRACE_REASON_TO_API)
 _REPLIES: Final = _table(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,9 @@ from model.row import ROW, Kind, Rows
 from model.tables import Tables
 from model.whole_rows import joined, take
 from proto.flow import flow_pb2
+
+FEW: Final = 16
+"""Up to so many events at once are decoded one by one: columns cost 200 µs however short they are, an event 12 µs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Decoder:
         rows = np.zeros(len(batch), ROW)
         done = np.zeros(len(batch), bool)
         windows = Windows(batch.data)
-        for start in range(0, len(batch), CHUNK):
+        for start in range(0, len(batch) if len(batch) > FEW else 0, CHUNK):
             own = slice(start, start + CHUNK)
             done[own] = decode_columns(
                 self._resolver,

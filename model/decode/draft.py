@@ -14,6 +14,8 @@ from typing import Final
 
 from model.address import LOW_HALF, Address
 from model.row import IP_NOT_USED, IPV4, IPV6, ROW
+from model.tables import Tables
+from proto.flow import flow_pb2
 
 _CODES: Final = {"i8": "q", "u8": "Q", "u4": "I", "i4": "i", "u2": "H", "u1": "B"}
 assert ROW.fields is not None
@@ -72,6 +74,23 @@ class Draft:
     obs_point: int = 0
     trace_reason: int = 0
     match_type: int = 0
+    _more: flow_pb2.Flow | None = None
+
+    @property
+    def more(self) -> flow_pb2.Flow:
+        """What the row has no column for. Asking for it makes it, which most events can do without."""
+        if self._more is None:
+            self._more = flow_pb2.Flow()
+        return self._more
+
+    def finish_aux(self, tables: Tables, usual: int = 0) -> None:
+        """Set aux: entry `usual`, and whatever has been put into `more`."""
+        if self._more is None:
+            self.aux = usual
+            return
+        self._more.MergeFromString(tables.aux[usual] or b"")
+        data = self._more.SerializeToString(deterministic=True)
+        self.aux = tables.aux.intern(data) if data else 0
 
     def set_addresses(self, src: Address | None, dst: Address | None) -> None:
         """The addresses, as numbers; ip_version is set apart."""

@@ -90,6 +90,9 @@ class Resolver:
     def _forget(self) -> None:
         self._generation = self.tables.generation
         self._one: dict[tuple[Address | None, int], End] = {}
+        self._one_iface: dict[int, int] = {}
+        self._one_drop_place: dict[int, int] = {}
+        self._one_verdict: dict[tuple[int, PolicyKey, Outcome, int], int] = {}
         self._ends = np.zeros(1024, END)
         self._ends_used = 0
         self._ends_cleared = 0
@@ -129,7 +132,32 @@ class Resolver:
         """Index of an interface; 0 is no interface, and one without a known name still has its number."""
         if not ifindex:
             return 0
-        return self.tables.ifaces.intern(Interface(ifindex, self._knowledge.links.get(ifindex, "")))
+        index = self._one_iface.get(ifindex)
+        if index is None:
+            if len(self._one_iface) >= _KEYS:
+                self._one_iface.clear()
+            name = self._knowledge.links.get(ifindex, "")
+            index = self._one_iface[ifindex] = self.tables.ifaces.intern(Interface(ifindex, name))
+        return index
+
+    def drop_place(self, file: int, line: int) -> int:
+        """Index of the aux entry that says where in the datapath's source a packet was dropped."""
+        key = file << 16 | line
+        index = self._one_drop_place.get(key)
+        if index is None:
+            place = flow_pb2.FileInfo(name=DROP_FILES.get(file, f"unknown({file})"), line=line)
+            index = self._one_drop_place[key] = self.aux(flow_pb2.Flow(file=place))
+        return index
+
+    def verdict(self, endpoint_id: int, key: PolicyKey, outcome: Outcome, auth_type: int) -> int:
+        """Index of the aux entry that names the rules behind a policy verdict."""
+        about = (endpoint_id, key, outcome, auth_type)
+        index = self._one_verdict.get(about)
+        if index is None:
+            if len(self._one_verdict) >= _KEYS:
+                self._one_verdict.clear()
+            index = self._one_verdict[about] = self.aux(self._verdict(*about))
+        return index
 
     def aux(self, message: flow_pb2.Flow) -> int:
         """Index of the fields that a row has no column for."""
@@ -165,7 +193,7 @@ class Resolver:
 
     def drop_places_column(self, file_line: U64) -> U32:
         """Aux of drops: file id, and line in the lower 16 bits, of the datapath's source."""
-        return self._file_cache.look_up((file_line,), lambda key: self.aux(drop_place(key >> 16, key & 0xFFFF)))
+        return self._file_cache.look_up((file_line,), lambda key: self.drop_place(key >> 16, key & 0xFFFF))
 
     def xlated_column(self, hi: U64, lo: U64, family: U64) -> U32:
         """Aux of translated packets: the source address in the packet, where the flow shows the one before."""
@@ -184,11 +212,11 @@ class Resolver:
 
         def make(key: int, about: int) -> int:
             policy_key = PolicyKey(bool(about >> 8 & 0xFF), key >> 32, key >> 16 & 0xFFFF, key & 0xFFFF)
-            return self.aux(self.verdict(about >> 32, policy_key, Outcome(about & 0xFF), about >> 16 & 0xFF))
+            return self.verdict(about >> 32, policy_key, Outcome(about & 0xFF), about >> 16 & 0xFF)
 
         return self._verdict_cache.look_up((identity_protocol_port, endpoint_about), make)
 
-    def verdict(self, endpoint_id: int, key: PolicyKey, outcome: Outcome, auth_type: int) -> flow_pb2.Flow:
+    def _verdict(self, endpoint_id: int, key: PolicyKey, outcome: Outcome, auth_type: int) -> flow_pb2.Flow:
         """The parts of a policy verdict's flow that name rules."""
         flow = flow_pb2.Flow()
         flow.auth_type = auth_type  # type: ignore[assignment]  # the API keeps numbers that it does not know
@@ -215,11 +243,6 @@ class Resolver:
         self._ends[self._ends_used] = (*end, marks)
         self._ends_used += 1
         return self._ends_used - 1
-
-
-def drop_place(file: int, line: int) -> flow_pb2.Flow:
-    """Name and line of a datapath source file, for a drop."""
-    return flow_pb2.Flow(file=flow_pb2.FileInfo(name=DROP_FILES.get(file, f"unknown({file})"), line=line))
 
 
 def _address(hi: int, lo: int, family_and_rest: int) -> Address | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from model.decode import DecodeError, Decoder, resolve
+from model.decode import decoder as decoder_module
 from model.decode.columns import Windows, decode_columns
 from model.events import EventBatch, LostSamples
 from model.knowledge import Knowledge
@@ -89,6 +91,14 @@ def aux(tables: Tables, rows: Rows, at: int = 0) -> flow_pb2.Flow:
 
 WEB_TO_DB = ethernet(ipv4(tcp()))
 DB_TO_WEB = ethernet(ipv4(tcp(), src="10.244.1.30", dst="10.244.0.10"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def columns_for_any_number_of_events() -> Iterator[None]:
+    """Few events are decoded one by one; here the columns are meant."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoder_module, "FEW", 0)
+        yield
 
 
 @settings(max_examples=300, deadline=None)
@@ -240,6 +250,15 @@ def test_more_addresses_than_are_remembered_are_still_right(monkeypatch: pytest.
     for _ in range(2):
         rows = decoder.decode(batch_of([trace(ethernet(ipv4(tcp(), dst=host))) for host in hosts])).rows
         assert [endpoint(tables, index).identity for index in rows["dst"].tolist()] == [16777220] * len(hosts)
+
+
+def test_few_events_become_the_same_rows_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batch_of([trace(WEB_TO_DB), b"\xff", drop(DB_TO_WEB)])
+    by_column = new_decoder()[0].decode(batch)
+    monkeypatch.setattr(decoder_module, "FEW", 3)
+    one_by_one = new_decoder()[0].decode(batch)
+    assert one_by_one.rows.tobytes() == by_column.rows.tobytes()
+    assert one_by_one.errors == by_column.errors
 
 
 def test_an_empty_batch_is_no_rows() -> None:
