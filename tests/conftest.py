@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> object:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI a kernel or browser test that skips itself counts as failed: nothing hides."""
     report = yield
     if IN_CI and report.skipped and not hasattr(report, "wasxfail") and any(map(item.get_closest_marker, OBSTACLES)):

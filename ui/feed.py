@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 import structlog
+
 from model.columns import from_arrow_ipc
 from model.ingest import rows_from_wire
-
 from model.row import Kind, Rows
 from proto.flowscope.columns_pb2 import ColumnsResponse
 from proto.observer.observer_pb2 import GetFlowsRequest, GetFlowsResponse

@@ -12,8 +12,8 @@ import time
 from typing import Final
 
 import numpy as np
-from model.ring import Ring
 
+from model.ring import Ring
 from model.row import Kind, Rows
 from proto.flow import flow_pb2
 from ui.graph import Cartographer, ServiceMap

@@ -82,4 +82,5 @@ def test_the_verdict_filter_hides_what_was_forwarded(lab: Lab, page: webdriver.C
 
 def test_the_page_says_that_all_nodes_are_seen_and_logs_no_error(page: webdriver.Chrome) -> None:
     until(page, lambda page: "4 of 4 nodes" in page.find_element(By.CSS_SELECTOR, "connection-state .text").text)
-    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+    log: list[dict[str, str]] = page.get_log("browser")  # type: ignore[no-untyped-call]
+    assert [entry for entry in log if entry["level"] == "SEVERE"] == []

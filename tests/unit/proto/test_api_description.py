@@ -86,7 +86,8 @@ def field_facts(field: FieldDescriptor) -> tuple[str, int, str, bool, str | None
         kind = field.enum_type.full_name
     else:
         kind = SCALARS[field.type]
-    return field.name, field.number, kind, field.is_repeated, field.containing_oneof and field.containing_oneof.name
+    oneof = field.containing_oneof.name if field.containing_oneof else None
+    return field.name, field.number, kind, field.is_repeated, oneof
 
 
 def all_messages(file: FileDescriptor) -> list[Descriptor]:
