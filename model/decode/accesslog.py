@@ -19,9 +19,9 @@ from functools import lru_cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from model.address import LOW_HALF, Address, parse_address
-from model.decode.draft import pack_fields
 from model.decode.errors import DecodeError, ErrorClass
 from model.decode.resolve import Resolver
+from model.draft import pack_fields
 from model.knowledge import add_workload, cluster_of
 from model.layouts import MessageType
 from model.row import IP_NOT_USED, IPV4, IPV6, L4, Bit, Kind, Reply

@@ -19,10 +19,10 @@ from google.protobuf.wrappers_pb2 import Int32Value
 from model.decode.accesslog import AccessLogDecoder, Redaction
 from model.decode.agent_events import agent_event
 from model.decode.columns import CHUNK, Windows, decode_columns
-from model.decode.draft import Draft
 from model.decode.errors import DecodeError, ErrorClass
 from model.decode.event import EventDecoder
 from model.decode.resolve import Resolver
+from model.draft import Draft
 from model.events import EventBatch, LostSamples
 from model.knowledge import Knowledge
 from model.layouts import MessageType

@@ -17,10 +17,10 @@ from model import layouts
 from model.address import Address
 from model.decode import heads
 from model.decode.debug_events import debug_message
-from model.decode.draft import IP_VERSIONS, Draft
 from model.decode.errors import DecodeError, ErrorClass
 from model.decode.resolve import End, Outcome, Resolver
 from model.decode.shown import read_packet, show_packet, show_translation
+from model.draft import IP_VERSIONS, Draft
 from model.knowledge import PolicyKey, local_endpoint_message
 from model.layouts import MessageType, NotifyFlag, TracePoint, TraceReason, VerdictFlag
 from model.packet import Packet, Undecodable

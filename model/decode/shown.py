@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from model.address import MAPPED, Address
-from model.decode.draft import IP_VERSIONS, Draft
+from model.draft import IP_VERSIONS, Draft
 from model.layouts import NotifyFlag
 from model.packet import Layer, Packet, decode_packet
 from model.row import L4, Bit

@@ -2,7 +2,7 @@
 
 In:        fields, by name.
 Out:       the 128 bytes of a row.
-Elsewhere: row.py says what the fields mean; columns.py fills rows by column and does not need this.
+Elsewhere: row.py says what the fields mean; decode/columns.py fills rows by column and does not need this.
 """
 
 from __future__ import annotations
