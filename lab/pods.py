@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from lab import images
 from lab.linux import Place
@@ -20,7 +20,7 @@ from lab.names import node_netns
 from lab.network import Network
 from lab.process import Process, Program
 from lab.rundir import MARK, RunDir
-from mesh.resources import Node, Pod, PodNetwork
+from mesh.resources import Node, Pod, PodNetwork, changed
 from mesh.store import Store, Update
 
 STOP_S: Final = 1.0
@@ -47,21 +47,28 @@ class Sandbox:
         """How often its programs were started again."""
         return sum(process.restarts for process in self.processes)
 
-    def is_serving(self) -> bool:
-        """Whether every program runs and every port that the manifest names is bound.
+    def lacks(self) -> str | None:
+        """What keeps the pod from serving; None when every program runs and every port of the manifest is bound.
 
         Looking at the kernel's tables costs no packet, so no probe of ours appears among the flows.
         """
         pids = [process.pid for process in self.processes]
-        wanted = [
+        if None in pids or not pids:
+            return "not running"
+        wanted = {
             (port.protocol, port.container_port)
             for container in self.pod.spec.containers
             for port in container.ports
             if port.protocol != "SCTP"
-        ]
-        if None in pids or not pids:
-            return False
-        return not wanted or set(wanted) <= bound_ports(Path(f"/proc/{pids[0]}/net"))
+        }
+        missing = wanted - bound_ports(Path(f"/proc/{pids[0]}/net")) if wanted else ()
+        return ", ".join(f"nothing listens on {protocol} {port}" for protocol, port in sorted(missing)) or None
+
+    def ended(self) -> Literal["Succeeded", "Failed"] | None:
+        """How the pod ended, if all its programs did and none is to be started again."""
+        if not self.processes or not all(process.is_done for process in self.processes):
+            return None
+        return "Failed" if any(process.exit_code for process in self.processes) else "Succeeded"
 
 
 class Pods:
@@ -201,18 +208,31 @@ def programmed(run_dir: RunDir, node: str) -> set[str]:
     return set(done.get("pods", ()))
 
 
-def report_status(store: Store, seen: Mapping[str, tuple[PodNetwork | None, bool]]) -> None:
-    """Write what became of pods into the store. seen: by uid, how it is wired and whether it is ready."""
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What became of a pod."""
+
+    network: PodNetwork | None
+    ready: bool
+    phase: str
+
+    def differs(self, pod: Pod) -> bool:
+        """Whether the store does not say so yet."""
+        status = pod.status
+        return (self.network, self.ready, self.phase) != (status.network, status.ready, status.phase)
+
+
+def report_status(store: Store, seen: Mapping[str, Observed]) -> None:
+    """Write what became of pods into the store. seen: by uid."""
 
     def change(existing: Sequence[Any]) -> Update:
         put = []
         for one in existing:
             if isinstance(one, Pod) and one.metadata.uid in seen:
-                wires, ready = seen[one.metadata.uid]
-                phase = "Running" if ready or one.status.phase == "Running" else "Pending"
-                status = one.status.model_copy(update={"network": wires, "ready": ready, "phase": phase})
+                what = seen[one.metadata.uid]
+                status = changed(one.status, network=what.network, ready=what.ready, phase=what.phase)
                 if status != one.status:
-                    put.append(one.model_copy(update={"status": status}))
+                    put.append(changed(one, status=status))
         return Update(tuple(put))
 
     store.update(change)

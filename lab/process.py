@@ -27,6 +27,9 @@ LONGEST_PAUSE_S: Final = 10.0
 STEADY_S: Final = 10.0
 """A process that ran for so long starts over with the first pause."""
 
+NOT_STARTED: Final = 127
+"""Exit code of a program that could not be started; as shells have it."""
+
 Restart = Literal["Always", "OnFailure", "Never"]
 
 log = structlog.get_logger(component="lab")
@@ -68,6 +71,13 @@ class Process:
         """Process id while it runs."""
         return None if self._gone.is_set() or self._child is None else self._child.pid
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended and is not to be started again."""
+        if self.exit_code is None or self.pid is not None:
+            return False
+        return self.program.restart == "Never" or (self.program.restart == "OnFailure" and self.exit_code == 0)
+
     def start(self) -> None:
         """Start the program; when that fails, try again like after a fall."""
         self._timer = None
@@ -77,8 +87,9 @@ class Process:
                 self._child = spawn(self.program, out)
         except (OSError, subprocess.SubprocessError) as error:
             log.error("cannot start", process=self.program.name, error=str(error))
-            self.exit_code = 127
-            self._again()
+            self.exit_code = NOT_STARTED
+            if not self.is_done:
+                self._again()
             return
         self._gone.clear()
         # The descriptor becomes readable when the process has ended: no thread and no SIGCHLD handler is needed.
@@ -120,8 +131,7 @@ class Process:
         self._gone.set()
         if self._stopping:
             return
-        restart = self.program.restart
-        if restart == "Never" or (restart == "OnFailure" and self.exit_code == 0):
+        if self.is_done:
             self._on_change()
             return
         log.warning("process ended", process=self.program.name, code=self.exit_code, log=str(self.log_file))

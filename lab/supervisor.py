@@ -30,7 +30,7 @@ from lab.linux import Place, mount
 from lab.names import node_netns, outside_netns
 from lab.network import Network, foreign_namespaces
 from lab.options import SOURCE_ROOT, STOP_S, SYSTEM, LabOptions
-from lab.pods import Pods, dns_servers, place_files, programmed, report_status, write_etc
+from lab.pods import Observed, Pods, dns_servers, place_files, programmed, report_status, write_etc
 from lab.process import Process, Program, flowscope
 from lab.rundir import MARK, RunDir
 from mesh.controller import DEFAULT_NAMESPACES, missing_namespaces, reconcile, workload
@@ -40,7 +40,7 @@ from service.failure import Failure
 from service.run import run
 
 LOOK_S: Final = 0.05
-"""How often the supervisor looks while something is not ready yet."""
+"""How often the supervisor looks while something is not ready yet; four times as rarely once the lab was ready."""
 GIVE_UP_RESTARTS: Final = 3
 """A process that falls so often before the lab is ready will not get better."""
 
@@ -149,7 +149,8 @@ class Supervisor:
                 self._give_up()
             self._write_state(waiting)
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S if waiting else None):
+                pause_s = LOOK_S if self._phase == "starting" else 4 * LOOK_S
+                async with asyncio.timeout(pause_s if waiting else None):
                     await self._changed.wait()
 
     def _check_pods(self) -> list[str]:
@@ -157,11 +158,16 @@ class Supervisor:
         done = {uid for node in self._nodes for uid in programmed(self._run_dir, node)}
         seen, waiting = {}, []
         for uid, sandbox in self._pods.sandboxes.items():
-            ready = sandbox.is_serving() and (uid in done or sandbox.pod.spec.host_network)
-            if (sandbox.network, ready) != (sandbox.pod.status.network, sandbox.pod.status.ready):
-                seen[uid] = (sandbox.network, ready)
-            if not ready:
-                waiting.append(f"pod {sandbox.pod.namespace}/{sandbox.pod.name}")
+            pod, end = sandbox.pod, sandbox.ended()
+            lacks = sandbox.lacks()
+            if lacks is None and uid not in done and not pod.spec.host_network:
+                lacks = "its node's kernel does not know it yet"
+            begun = lacks is None or pod.status.phase == "Running"
+            found = Observed(sandbox.network, lacks is None, end or ("Running" if begun else "Pending"))
+            if found.differs(pod):
+                seen[uid] = found
+            if lacks and not end:
+                waiting.append(f"pod {pod.namespace}/{pod.name} ({lacks})")
         if seen:
             report_status(self._store, seen)
         unplaced = [one for one in self._store.find("Pod") if isinstance(one, Pod) and not one.status.pod_ips]

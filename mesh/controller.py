@@ -134,7 +134,7 @@ def _address_services(cluster: Cluster) -> None:
 
 
 def _scale(cluster: Cluster, deployment: Deployment) -> None:
-    """As many pods as there are to be, the oldest kept."""
+    """As many pods as there are to be; when there are too many, the last by name go."""
     mine = [one for one in cluster.pods() if one.namespace == deployment.namespace]
     mine = [one for one in mine if workload(one) == ("Deployment", deployment.name)]
     for pod in mine[deployment.spec.replicas :]:

@@ -90,10 +90,11 @@ async def run(store: Store, port: int) -> None:
     responder = Responder()
     responder.zone = Zone(store.find())
     following = asyncio.ensure_future(responder.follow(store))
+    # UDP first: whoever finds the TCP port open may take the server for ready.
+    udp, _ = await loop.create_datagram_endpoint(lambda: Udp(responder), sock=listen("", port, socket.SOCK_DGRAM))
     tcp = await asyncio.start_server(
         lambda reader, writer: serve_tcp(responder, reader, writer), sock=listen("", port), limit=MAX_TCP + 2
     )
-    udp, _ = await loop.create_datagram_endpoint(lambda: Udp(responder), sock=listen("", port, socket.SOCK_DGRAM))
     await stop.wait()
     following.cancel()
     udp.close()

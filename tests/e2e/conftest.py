@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from lab.options import KIND_CONFIG
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -29,6 +31,8 @@ class Lab:
     relay: str
     """host:port of the relay; empty: none."""
     ui: str
+    cluster: str
+    """Its name begins the names of nodes and namespaces."""
 
     def flowscope(self, *words: str, timeout_s: float = 90, **kwargs: Any) -> subprocess.CompletedProcess[str]:
         """Run `flowscope WORDS` to its end; output is text."""
@@ -57,9 +61,18 @@ class Lab:
         """One pod of a deployment, as `status` shows it."""
         return next(pod for pod in self.status()["pods"] if pod["deployment"] == deployment)
 
+    def node(self, role: str) -> str:
+        """Name of a node: control-plane, worker, worker2 or worker3."""
+        return f"{self.cluster}-{role}"
+
     def socket(self, node: str) -> str:
         """Address of a node's observer."""
         return f"unix://{self.run_dir / node / 'observer.sock'}"
+
+
+def cluster_name(purpose: str) -> str:
+    """A name that no lab of another test run has, nor one that a person left running."""
+    return f"{purpose}{os.getpid()}"
 
 
 def command(*words: str) -> list[str]:
@@ -79,8 +92,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """The demo's cluster, up and serving."""
     if os.geteuid() != 0:
         pytest.skip("needs root (run `make test` as root)")
-    found = Lab(tmp_path_factory.mktemp("lab") / "run", relay=free_address(), ui="")
-    up = found.lab("up", "--relay-listen", found.relay, "--ui-listen", found.ui)
+    folder = tmp_path_factory.mktemp("lab")
+    found = Lab(folder / "run", relay=free_address(), ui=free_address(), cluster=cluster_name("e2e"))
+    config = folder / "kind-config.yaml"
+    config.write_text(f"name: {found.cluster}\n{KIND_CONFIG.read_text()}")
+    up = found.lab("up", "--config", str(config), "--relay-listen", found.relay, "--ui-listen", found.ui)
     try:
         assert up.returncode == 0, up.stderr
         yield found

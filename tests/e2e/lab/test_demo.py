@@ -11,13 +11,14 @@ import pytest
 
 from lab.cleanup import processes
 from lab.rundir import RunDir
-from tests.e2e.conftest import ROOT, command, free_address
+from tests.e2e.conftest import ROOT, cluster_name, command, free_address
 
-CLUSTER = """
+NAME = cluster_name("demo")
+CLUSTER = f"""
 apiVersion: kind.x-k8s.io/v1alpha4
 kind: Cluster
-name: demo
-nodes: [{role: control-plane}, {role: worker}, {role: worker}]
+name: {NAME}
+nodes: [{{role: control-plane}}, {{role: worker}}, {{role: worker}}]
 """
 
 
@@ -35,7 +36,7 @@ def test_the_demo_shows_flows_and_leaves_nothing(tmp_path: Path) -> None:
     assert "cilium-test/client2-" in done.stdout
     assert "to-overlay FORWARDED (TCP Flags: SYN)" in done.stdout
     assert not list(processes(RunDir(tmp_path / "run")))
-    assert "fs-demo" not in subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
+    assert f"fs-{NAME}" not in subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
 
 
 @pytest.mark.kernel
@@ -48,7 +49,7 @@ def test_ctrl_c_ends_the_demo_with_code_0_and_leaves_nothing(tmp_path: Path) -> 
     demo.send_signal(signal.SIGINT)
     _, said = demo.communicate(timeout=30)
     assert (demo.returncode, said) == (0, "")
-    assert "fs-demo" not in subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
+    assert f"fs-{NAME}" not in subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
 
 
 def test_without_the_means_the_demo_says_so_and_shows_recorded_traffic() -> None:

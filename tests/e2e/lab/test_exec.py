@@ -73,9 +73,9 @@ def test_pods_are_found_by_deployment_and_prefix(lab: Lab) -> None:
 
 def test_nodes_reach_pods_and_know_each_other(lab: Lab) -> None:
     address = lab.pod("echo-other-node")["ips"][0]
-    answer = lab.lab("exec", "--node", "kind-worker", "--", "curl", "-s", "-m", "5", f"{address}:8080/client-ip")
+    answer = lab.lab("exec", "--node", lab.node("worker"), "--", "curl", "-s", "-m", "5", f"{address}:8080/client-ip")
     assert json.loads(answer.stdout) == {"client-ip": "::ffff:10.244.1.1"}
-    hosts = lab.lab("exec", "--node", "kind-worker", "--", "getent", "hosts", "kind-worker3")
+    hosts = lab.lab("exec", "--node", lab.node("worker"), "--", "getent", "hosts", lab.node("worker3"))
     assert hosts.stdout.split()[0] == "172.18.0.5"
 
 

@@ -14,11 +14,13 @@ import pytest
 from lab.cleanup import processes
 from lab.linux import is_mounted, netns_path
 from lab.rundir import RunDir
-from tests.e2e.conftest import Lab, free_address
+from tests.e2e.conftest import Lab, cluster_name, free_address
 
 pytestmark = pytest.mark.kernel
 
-KIND = "apiVersion: kind.x-k8s.io/v1alpha4\nkind: Cluster\nname: solo\n"
+CLUSTER = cluster_name("solo")
+NODE = f"fs-{CLUSTER}-control-plane"
+KIND = f"apiVersion: kind.x-k8s.io/v1alpha4\nkind: Cluster\nname: {CLUSTER}\n"
 FOO = """
 apiVersion: v1
 kind: Pod
@@ -39,7 +41,7 @@ def solo(tmp_path: Path) -> Iterator[Lab]:
     """A lab that is not up yet; whatever it becomes, it is gone afterwards."""
     (tmp_path / "kind.yaml").write_text(KIND)
     (tmp_path / "foo.yaml").write_text(FOO)
-    found = Lab(tmp_path / "run", relay="", ui="")
+    found = Lab(tmp_path / "run", relay="", ui="", cluster=CLUSTER)
     yield found
     down = found.lab("down")
     assert down.returncode == 0, down.stderr
@@ -62,7 +64,7 @@ def own_network() -> list[str]:
 def nothing_left(lab: Lab) -> bool:
     """No namespace, process or mount of the lab."""
     run_dir = RunDir(lab.run_dir)
-    names = [path.name for path in netns_path("").iterdir() if "solo" in path.name] if netns_path("").exists() else []
+    names = [path.name for path in netns_path("").iterdir() if CLUSTER in path.name] if netns_path("").exists() else []
     return not names and not list(processes(run_dir)) and not is_mounted(run_dir.bpffs)
 
 
@@ -110,16 +112,16 @@ def test_a_second_lab_is_refused(solo: Lab) -> None:
 
 
 def test_a_foreign_namespace_is_left_alone(solo: Lab) -> None:
-    subprocess.run(["ip", "netns", "add", "fs-solo-control-plane"], check=True)
+    subprocess.run(["ip", "netns", "add", NODE], check=True)
     try:
         refused = up(solo)
         assert refused.returncode == 1
-        assert refused.stderr.startswith("flowscope: network namespace fs-solo-control-plane is in the way")
+        assert refused.stderr.startswith(f"flowscope: network namespace {NODE} is in the way")
         assert refused.stderr.count("\n") == 1
         solo.lab("down")
-        assert netns_path("fs-solo-control-plane").exists()
+        assert netns_path(NODE).exists()
     finally:
-        subprocess.run(["ip", "netns", "delete", "fs-solo-control-plane"], check=True)
+        subprocess.run(["ip", "netns", "delete", NODE], check=True)
     assert nothing_left(solo)
 
 
@@ -128,7 +130,7 @@ def test_a_taken_port_is_named(solo: Lab) -> None:
         address = free_address()
         taken.bind(("127.0.0.1", int(address.rpartition(":")[2])))
         taken.listen()
-        refused = Lab(solo.run_dir, relay=address, ui="").lab("up", "--relay-listen", address)
+        refused = solo.lab("up", "--relay-listen", address)
     assert refused.returncode == 1
     assert f"port {address.rpartition(':')[2]} is taken by another program" in refused.stderr
 
