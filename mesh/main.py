@@ -51,7 +51,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event, reload: asyncio.Event)
         if node is None:
             return
         with Datapath(name, bpffs=Path(config.bpffs)) as datapath:
-            agent = Agent(config, node, store, datapath)
+            agent = Agent(config, node, store, datapath, NodeDevices())
             agent.start(aggregation)
             async with asyncio.TaskGroup() as tasks:
                 work = [
@@ -89,12 +89,12 @@ async def _appear(store: Store, key: Key, stop: asyncio.Event) -> Node | None:
 class Agent:
     """One node. Owns the devices, the datapath handle and the two files."""
 
-    def __init__(self, config: AgentConfig, node: Node, store: Store, datapath: Datapath) -> None:
+    def __init__(self, config: AgentConfig, node: Node, store: Store, datapath: Datapath, devices: NodeDevices) -> None:
         self._config = config
         self._node = node
         self._store = store
         self._datapath = datapath
-        self._devices = NodeDevices()
+        self._devices = devices
         self._state_file = Path(config.state_file)
         self._programmed: dict[int, Endpoint] = {}
         self._refused: set[int] = set()

@@ -1,0 +1,146 @@
+"""The agent's rounds, with a kernel that only remembers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
+from pathlib import Path
+from typing import cast
+
+from bpf.datapath import Address, Datapath, Endpoint, IpcacheEntry, Prefix
+from bpf.loader import BpfError
+from mesh.config import AgentConfig
+from mesh.devices import NodeDevices
+from mesh.main import Agent, endpoint_ids
+from mesh.resources import Pod, PodNetwork, Resource, changed
+from mesh.store import Store
+from tests.support.cluster import node, pod, settled
+
+
+class Kernel:
+    """Stands for bpf.datapath.Datapath."""
+
+    def __init__(self, state_file: Path) -> None:
+        self.attached: dict[int, Endpoint] = {}
+        self.cache: dict[Prefix, IpcacheEntry] = {}
+        self.own: set[str] = set()
+        self.attempts = 0
+        self.refuses: set[str] = set()
+        self._state_file = state_file
+
+    def endpoints(self) -> dict[int, Endpoint]:
+        return dict(self.attached)
+
+    def attach_endpoint(self, endpoint: Endpoint) -> None:
+        self.attempts += 1
+        known = {one["id"] for one in json.loads(self._state_file.read_text())["local_endpoints"]}
+        assert endpoint.endpoint_id in known, "the observer must know a pod before its first packet"
+        if endpoint.ifname in self.refuses:
+            raise BpfError(f"device {endpoint.ifname} is missing")
+        self.attached[endpoint.endpoint_id] = endpoint
+
+    def detach_endpoint(self, endpoint_id: int) -> None:
+        del self.attached[endpoint_id]
+
+    def sync_ipcache(self, entries: Mapping[Prefix, IpcacheEntry]) -> None:
+        self.cache = dict(entries)
+
+    def set_host_addresses(self, addresses: Iterable[Address]) -> None:
+        self.own = {str(one) for one in addresses}
+
+
+class Devices:
+    """Stands for the node's devices."""
+
+    def links(self) -> dict[int, str]:
+        return {1: "lo"}
+
+
+class Resources:
+    """Stands for the store."""
+
+    def __init__(self, resources: list[Resource]) -> None:
+        self.resources = resources
+
+    def find(self) -> list[Resource]:
+        return self.resources
+
+
+def wired(one: Pod, device: str) -> Pod:
+    network = PodNetwork(interface=device, mac="02:00:00:00:00:01", host_mac="02:00:00:00:00:02")
+    return changed(one, status=changed(one.status, network=network))
+
+
+def cluster(*names: str) -> list[Resource]:
+    placed = [changed(pod(name), spec=changed(pod(name).spec, node_name="kind-worker0")) for name in names]
+    found = settled([node(0), node(1), *placed])
+    return [wired(one, f"lxc{one.name}") if isinstance(one, Pod) else one for one in found]
+
+
+def agent(folder: Path, resources: list[Resource]) -> tuple[Agent, Kernel, Resources]:
+    state_file = folder / "state.json"
+    kernel, store = Kernel(state_file), Resources(resources)
+    config = AgentConfig(node="kind-worker0", state_file=str(state_file))
+    made = Agent(config, node(0), cast(Store, store), cast(Datapath, kernel), cast(NodeDevices, Devices()))
+    return made, kernel, store
+
+
+def ready(folder: Path) -> list[str]:
+    return list(json.loads((folder / "agent.json").read_text())["pods"])
+
+
+def test_a_round_brings_pods_addresses_and_names_into_the_kernel(tmp_path: Path) -> None:
+    made, kernel, _ = agent(tmp_path, cluster("a", "b"))
+    made.synchronise(7)
+    assert sorted(one.ifname for one in kernel.attached.values()) == ["lxca", "lxcb"]
+    assert all(one.identity == 256 for one in kernel.attached.values())
+    assert kernel.own == {"172.18.0.2", "fc00:f853:ccd:e793::2", "10.244.0.1", "fd00:10:244::1"}
+    assert str(kernel.cache[ip_network("10.244.1.1")].tunnel_endpoint) == "172.18.0.3"
+    assert ready(tmp_path) == ["uid-default-a", "uid-default-b"]
+
+
+def test_a_second_round_touches_nothing(tmp_path: Path) -> None:
+    made, kernel, _ = agent(tmp_path, cluster("a", "b"))
+    made.synchronise(1)
+    made.synchronise(2)
+    assert kernel.attempts == 2
+
+
+def test_a_pod_that_is_gone_leaves_the_kernel(tmp_path: Path) -> None:
+    made, kernel, store = agent(tmp_path, cluster("a", "b"))
+    made.synchronise(1)
+    store.resources = cluster("b")
+    made.synchronise(2)
+    assert [one.ifname for one in kernel.attached.values()] == ["lxcb"]
+    assert ready(tmp_path) == ["uid-default-b"]
+
+
+def test_a_refused_pod_is_not_ready_and_holds_up_no_other(tmp_path: Path) -> None:
+    made, kernel, _ = agent(tmp_path, cluster("a", "b"))
+    kernel.refuses = {"lxca"}
+    made.synchronise(1)
+    assert ready(tmp_path) == ["uid-default-b"]
+    kernel.refuses = set()
+    made.synchronise(1)
+    assert ready(tmp_path) == ["uid-default-a", "uid-default-b"]
+
+
+def test_a_pod_without_wires_waits(tmp_path: Path) -> None:
+    resources = [
+        changed(one, status=changed(one.status, network=None)) if isinstance(one, Pod) else one for one in cluster("a")
+    ]
+    made, kernel, _ = agent(tmp_path, resources)
+    made.synchronise(1)
+    assert not kernel.attached
+    assert ready(tmp_path) == []
+
+
+def test_endpoints_of_an_earlier_agent_keep_their_ids(tmp_path: Path) -> None:
+    resources = cluster("a", "b")
+    made, kernel, _ = agent(tmp_path, resources)
+    made.synchronise(1)
+    again, _, _ = agent(tmp_path, resources)
+    again._datapath = cast(Datapath, kernel)
+    again.synchronise(2)
+    assert set(kernel.attached) == set(endpoint_ids(one for one in resources if isinstance(one, Pod)).values())
