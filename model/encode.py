@@ -106,9 +106,7 @@ class Encoder:
 
     def responses(self, rows: Rows) -> Encoded:
         """One GetFlowsResponse for each FLOW and LOST row, in the order of the rows; nothing for other kinds."""
-        if self._generation != self._tables.generation:
-            self._generation = self._tables.generation
-            self._drop_pieces()
+        self._refresh()
         buffers, lengths = [bytearray()], [np.empty(0, np.int64)]
         done = 0
         while done < len(rows):
@@ -119,6 +117,14 @@ class Encoder:
         # One buffer is the rule. A copy costs more than its bytes: fresh memory from the kernel.
         whole = buffers[1] if len(buffers) == 2 else bytearray().join(buffers)
         return Encoded(whole, np.cumsum(np.concatenate(lengths)))
+
+    def templates(self, rows: Rows) -> tuple[Encoded, list[dict[Slot, int]]]:
+        """As `responses`, and where the slots of each message begin; encode_few.py writes over them. For few rows."""
+        self._refresh()
+        pieces = self._pieces(np.ascontiguousarray(rows))
+        buffer, sizes = self._assemble(rows, pieces)
+        marks = self._store.marks[pieces[:, _HEAD]].tolist()
+        return Encoded(buffer, np.cumsum(sizes)), [self._slots.arrangement(mark) for mark in marks]
 
     def flows(self, rows: Rows) -> list[flow_pb2.Flow]:
         """The FLOW rows as messages, for where speed does not matter."""
@@ -250,6 +256,12 @@ class Encoder:
         pieces[:, version == 0] = EMPTY
         return pieces
 
+    def _refresh(self) -> None:
+        """Forget what was made from indices that now mean something else."""
+        if self._generation != self._tables.generation:
+            self._generation = self._tables.generation
+            self._drop_pieces()
+
     def _drop_pieces(self) -> None:
         self._store.clear()
         self._slots.clear()
@@ -288,6 +300,10 @@ class SlotTable:
             offsets[number] = slots.get(slot, -1)
             self._offsets[slot] = offsets
         return number
+
+    def arrangement(self, number: int) -> dict[Slot, int]:
+        """The slots of one arrangement, with their offsets."""
+        return {slot: int(offsets[number]) for slot, offsets in self._offsets.items() if offsets[number] >= 0}
 
     def of(self, numbers: I64) -> list[tuple[Slot, I64]]:
         """The slots that rows with these arrangements have, with their offsets; -1 for rows without."""
