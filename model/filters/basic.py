@@ -136,11 +136,11 @@ class EventTypeTerm:
     cost = 1
 
     def __init__(self, entries: Iterable[flow_pb2.EventTypeFilter]) -> None:
-        pairs = {(entry.type, entry.sub_type if entry.match_sub_type else None) for entry in entries}
-        self._anything = (0, None) in pairs
-        self._types = _numbers(kind for kind, sub in pairs if sub is None)
-        self._subs = _numbers(sub for kind, sub in pairs if kind == 0 and sub is not None)
-        self._pairs = _numbers(kind * SUB_TYPES + sub for kind, sub in pairs if kind != 0 and sub is not None)
+        self._wanted = {(entry.type, entry.sub_type if entry.match_sub_type else None) for entry in entries}
+        self._anything = (0, None) in self._wanted
+        self._types = _numbers(kind for kind, sub in self._wanted if sub is None)
+        self._subs = _numbers(sub for kind, sub in self._wanted if kind == 0 and sub is not None)
+        self._pairs = _numbers(kind * SUB_TYPES + sub for kind, sub in self._wanted if kind and sub is not None)
 
     def test(self, scan: Scan) -> Mask:
         hits = self._test(scan.column("event_type"), scan)
@@ -164,8 +164,7 @@ class EventTypeTerm:
         if not flow.HasField("event_type"):
             return False
         kind, sub = flow.event_type.type, flow.event_type.sub_type
-        pair = kind * SUB_TYPES + sub
-        return bool(self._anything or kind in self._types or sub in self._subs or pair in self._pairs)
+        return not self._wanted.isdisjoint({(kind, sub), (kind, None), (0, sub), (0, None)})
 
 
 def _numbers(values: Iterable[int]) -> Numbers:
@@ -181,8 +180,9 @@ class TcpFlagsTerm:
     cost = 1
 
     def __init__(self, entries: Iterable[flow_pb2.TCPFlags]) -> None:
-        masks = {flag_bits(entry) for entry in entries}
+        self._wanted = {frozenset(flag for flag in TcpFlag if getattr(entry, flag.name)) for entry in entries}
         flags = np.arange(TCP_FLAG_COUNT)
+        masks = [sum(wanted) for wanted in self._wanted]
         self._answers: Mask = np.logical_or.reduce([(flags & mask) == mask for mask in masks])
 
     def test(self, scan: Scan) -> Mask:
@@ -190,12 +190,10 @@ class TcpFlagsTerm:
         return has_flags & self._answers.take(scan.column("tcp_flags") & (TCP_FLAG_COUNT - 1))
 
     def matches(self, flow: flow_pb2.Flow) -> bool:
-        return flow.l4.TCP.HasField("flags") and bool(self._answers[flag_bits(flow.l4.TCP.flags)])
-
-
-def flag_bits(flags: flow_pb2.TCPFlags) -> int:
-    """The message as bits of TcpFlag."""
-    return sum(flag for flag in TcpFlag if getattr(flags, flag.name))
+        if not flow.l4.TCP.HasField("flags"):
+            return False
+        flags = flow.l4.TCP.flags
+        return any(all(getattr(flags, flag.name) for flag in wanted) for wanted in self._wanted)
 
 
 class UuidTerm:

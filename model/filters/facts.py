@@ -53,6 +53,7 @@ IN_AUX: Final = frozenset(
         "egress_allowed_by",
         "egress_denied_by",
         "emitter",
+        "ethernet",
         "extensions",
         "file",
         "ingress_allowed_by",
@@ -70,7 +71,7 @@ IN_AUX: Final = frozenset(
         "uuid",
     }
 )
-"""Fields of flow.Flow that stand in aux and nowhere else as far as filters look at them."""
+"""Fields of flow.Flow that filters do not look for in the row."""
 
 
 class Facet:
@@ -118,7 +119,7 @@ class Facts:
     def odd(self, tables: Tables, indices: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
         """Which of these aux entries tell something that the row has a field for: the row alone is not to be trusted.
 
-        Only flows of other servers have such entries (model/ingest.py), and few of them.
+        Only flows that came as messages have such entries (model/ingest.py), and few of them.
         """
         self._odd = grown(self._odd, len(tables.aux))
         answers = self._odd.take(indices)

@@ -8,7 +8,7 @@ Elsewhere: patterns.py compiles regular expressions; gotext.py words refusals.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -27,42 +27,39 @@ L7_EVENT: Final = 129
 """Monitor message type of L7 records."""
 
 L4_PROTOCOLS: Final = {
-    "icmp": (L4.ICMPV4, L4.ICMPV6),
-    "icmpv4": (L4.ICMPV4,),
-    "icmpv6": (L4.ICMPV6,),
-    "tcp": (L4.TCP,),
-    "udp": (L4.UDP,),
-    "sctp": (L4.SCTP,),
-    "vrrp": (L4.VRRP,),
-    "igmp": (L4.IGMP,),
+    "icmp": ("ICMPv4", "ICMPv6"),
+    "icmpv4": ("ICMPv4",),
+    "icmpv6": ("ICMPv6",),
+    "tcp": ("TCP",),
+    "udp": ("UDP",),
+    "sctp": ("SCTP",),
+    "vrrp": ("VRRP",),
+    "igmp": ("IGMP",),
 }
+"""Members of flow.Layer4 by the name in a filter."""
+L4_IN_AUX: Final = ("VRRP", "IGMP")
 L7_PROTOCOLS: Final = ("dns", "http", "kafka")
 
 
 class ProtocolTerm:
     """Any of the named protocols. An L7 flow has its transport protocol too."""
 
-    cost = 2
-
     def __init__(self, entries: Sequence[str]) -> None:
         """Raises: InvalidFilter for an unknown name."""
-        transports: set[int] = set()
+        self._layers: set[str] = set()
         self._records: set[str] = set()
         for entry in entries:
             name = entry.lower()
             if name in L4_PROTOCOLS:
-                transports.update(L4_PROTOCOLS[name])
+                self._layers.update(L4_PROTOCOLS[name])
             elif name in L7_PROTOCOLS:
                 self._records.add(name)
             else:
                 raise InvalidFilter("protocol", f"invalid protocol filter: unknown protocol: {quote(entry)}")
-        self._transports = {"": False} | {member.upper(): True for member in _layer_names(transports)}
-        self._answers = byte_table(sorted(transports)) if transports else None
-        self._in_aux = AuxTerm([self._has_record]) if self._records else None
-        self.cost = AuxTerm.cost if self._records else ProtocolTerm.cost
-
-    def _has_record(self, flow: flow_pb2.Flow) -> bool:
-        return flow.l7.WhichOneof("record") in self._records
+        in_row = self._layers.difference(L4_IN_AUX)
+        self._answers = byte_table([L4[name.upper()] for name in in_row]) if in_row else None
+        self._in_aux = AuxTerm([self.matches]) if self._records or self._layers.intersection(L4_IN_AUX) else None
+        self.cost = 2 if self._in_aux is None else AuxTerm.cost
 
     def test(self, scan: Scan) -> Mask:
         hits = np.zeros(len(scan), np.bool_)
@@ -73,12 +70,7 @@ class ProtocolTerm:
         return hits
 
     def matches(self, flow: flow_pb2.Flow) -> bool:
-        transport = flow.l4.WhichOneof("protocol") or ""
-        return self._transports.get(transport.upper(), False) or self._has_record(flow)
-
-
-def _layer_names(transports: Collection[int]) -> list[str]:
-    return [L4(number).name for number in transports]
+        return flow.l4.WhichOneof("protocol") in self._layers or flow.l7.WhichOneof("record") in self._records
 
 
 def dns_query_judge(patterns: Sequence[str]) -> FlowJudge:

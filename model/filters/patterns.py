@@ -10,6 +10,7 @@ Every expression runs in RE2, whose time grows with the text and not with what a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 import re2
@@ -94,6 +95,7 @@ def _node_expression(field: str, pattern: str) -> str:
 
 def _whole(field: str, expressions: Sequence[str]) -> Search:
     try:
-        return regexp(rf"\A(?:{'|'.join(expressions)})\z")
+        # Cached, because message after message brings the same few names.
+        return lru_cache(maxsize=1024)(regexp(rf"\A(?:{'|'.join(expressions)})\z"))
     except ValueError as error:  # more patterns than RE2 compiles into its memory limit
         raise InvalidFilter(field, str(error)) from None

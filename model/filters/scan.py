@@ -67,11 +67,7 @@ class Scan:
 
     def odd(self) -> npt.NDArray[np.intp]:
         """Rows whose aux contradicts their own fields. Judge those as messages."""
-        foreign = np.flatnonzero(self.bits(Bit.FOREIGN) & (self.column("kind") == Kind.FLOW))
-        if not len(foreign):
-            return foreign
-        answers = facts_of(self.tables).odd(self.tables, self.column("aux")[foreign])
-        return foreign[answers]
+        return np.flatnonzero(facts_of(self.tables).odd(self.tables, self.column("aux")))
 
 
 def take_rows(rows: Rows, index: npt.NDArray[np.intp]) -> Rows:

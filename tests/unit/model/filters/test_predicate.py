@@ -9,14 +9,18 @@ from hypothesis import strategies as st
 
 from model.encode import Encoder
 from model.filters import compile_filters
+from model.ingest import rows_from_responses
 from model.row import Kind, Rows
 from model.tables import Tables
 from proto.flow import flow_pb2
+from proto.observer import observer_pb2
 from tests.support.filter_reference import passes
 from tests.support.filter_strategies import filter_lists, flows
+from tests.support.rows import flows as any_flows
 from tests.support.rows import make_rows, tables_and_rows
 
 FlowFilter = flow_pb2.FlowFilter
+GetFlowsResponse = observer_pb2.GetFlowsResponse
 Lists = tuple[list[FlowFilter], list[FlowFilter]]
 
 
@@ -38,6 +42,23 @@ def test_rows_with_odd_values_pass_as_their_messages_do(drawn: tuple[Tables, Row
     tables, rows = drawn
     for lists in many:
         assert compile_filters(*lists).mask(rows, tables).tolist() == expected(rows, tables, lists)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(flows(), min_size=1, max_size=4), st.lists(filter_lists(), min_size=1, max_size=3))
+def test_flows_of_other_servers_pass_as_their_messages_do(drawn: list[flow_pb2.Flow], many: Sequence[Lists]) -> None:
+    tables = Tables()
+    rows = rows_from_responses([GetFlowsResponse(flow=flow) for flow in drawn], tables)
+    for lists in many:
+        assert compile_filters(*lists).mask(rows, tables).tolist() == [passes(flow, *lists) for flow in drawn]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(any_flows(), min_size=1, max_size=3), filter_lists())
+def test_any_flow_of_the_wire_passes_as_a_message_does(drawn: list[flow_pb2.Flow], lists: Lists) -> None:
+    tables = Tables()
+    rows = rows_from_responses([GetFlowsResponse(flow=flow) for flow in drawn], tables)
+    assert compile_filters(*lists).mask(rows, tables).tolist() == [passes(flow, *lists) for flow in drawn]
 
 
 @settings(max_examples=300, deadline=None)
