@@ -24,6 +24,8 @@ from service.failure import Failure
 
 RECORDINGS: Final = Path(__file__).parent / "recordings"
 SUFFIX: Final = ".fsr"
+PERIOD_S: Final = 30
+"""Seconds from lap to lap, a little more than the recordings are long: so the nodes' laps stay in step."""
 READY_S: Final = 30.0
 POLL_S: Final = 0.05
 
@@ -64,6 +66,7 @@ def observer_command(recording: Path, listen: str) -> tuple[str, ...]:
         f"--listen={listen}",
         f"--replay={recording}",
         "--replay-loops=0",
+        f"--replay-period-s={PERIOD_S}",
         "--state-file=",
         "--events=none",
     )

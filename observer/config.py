@@ -39,6 +39,9 @@ class ObserverConfig:
     replay: str = setting("", "recording to take events from instead of the kernel")
     replay_speed: float = setting(1.0, "pace of the replay; 0: as fast as possible")
     replay_loops: int = setting(1, "how often to replay; 0: again and again")
+    replay_period_s: float = setting(
+        0.0, "seconds from lap to lap; equal periods keep replays of several nodes in step; 0: no pause, no step"
+    )
     replay_original_times: bool = setting(False, "keep the recorded times instead of telling the present ones")
 
     advertise: str = setting("", "address that relays are told; default: the first address to serve on")

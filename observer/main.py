@@ -233,6 +233,7 @@ def _open_source(config: ObserverConfig, node_name: str) -> Source | None:
             speed=config.replay_speed,
             loops=config.replay_loops,
             original_times=config.replay_original_times,
+            period_s=config.replay_period_s,
         )
     if config.events == "none":
         return None

@@ -24,6 +24,8 @@ log = structlog.get_logger(component="source")
 
 TURN_EVENTS: Final = 16_384
 """Events taken at once before the reader may look up: a recording can lag behind by any number."""
+LATE_S: Final = 0.1
+"""An event whose time passed longer ago was not waited for: it is of the part of a lap that we came too late for."""
 TURN_ITEMS: Final = 64
 
 
@@ -48,15 +50,27 @@ class Source(Protocol):
 class Replay:
     """A recording, at its own pace, faster, or as fast as it can be taken."""
 
-    def __init__(self, path: str, *, speed: float = 1.0, loops: int = 1, original_times: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        speed: float = 1.0,
+        loops: int = 1,
+        original_times: bool = False,
+        period_s: float = 0.0,
+    ) -> None:
         """
         speed           1: as recorded; 10: ten times as fast; 0: as fast as possible.
         loops           how often to play it; 0: again and again.
         original_times  keep the recorded times instead of telling the present ones.
-        Raises: Failure when the file cannot be read or is no recording, or a number is negative.
+        period_s        seconds from lap to lap, at speed 1; recorded and present times then differ by a multiple of
+                        it, so that recordings made at one time stay in step, whenever each replay was started.
+        Raises: Failure when the file cannot be read or is no recording, or a number makes no sense.
         """
-        if speed < 0 or loops < 0:
-            raise Failure(f"replay speed and loops cannot be negative, got {speed:g} and {loops}")
+        if speed < 0 or loops < 0 or period_s < 0:
+            raise Failure(f"replay speed, loops and period cannot be negative, got {speed:g}, {loops}, {period_s:g}")
+        if period_s and speed != 1:
+            raise Failure(f"a replay period needs replay speed 1, got {speed:g}")
         self.patient = speed == 0
         self.ended = False
         self._path = Path(path)
@@ -66,7 +80,9 @@ class Replay:
         self._file, self._recording = self._open()
         self._items: Iterator[Item] = iter(self._recording)
         self._next: Item | None = None
-        self._clock = _Clock(speed)
+        self._clock = _Clock(speed, int(period_s * 1e9))
+        self._joining = bool(period_s)
+        """Still among events that happened in this lap before we came."""
         self._events = 0
 
     def preview(self) -> tuple[Hello | None, State | None]:
@@ -93,12 +109,18 @@ class Replay:
                 if self._next is None:
                     self._finish_lap()
                     break
-            if self._clock.wait_s(_span(self._next)) > 0:
+            span = _span(self._next)
+            wait_s = self._clock.wait_s(span)
+            if wait_s > 0:
                 break
             item, self._next = self._next, None
             if isinstance(item, EventBatch):
                 events += len(item)
                 self._events += len(item)
+            if self._joining and span is not None:
+                if wait_s < -LATE_S:
+                    continue
+                self._joining = False
             taken.append(item if self._original_times else self._clock.retimed(item))
         return taken
 
@@ -137,25 +159,38 @@ class Replay:
         self._file.close()
         self._file, self._recording = self._open()
         self._items = iter(self._recording)
-        self._clock = _Clock(self._speed)
+        self._clock = self._clock.next_lap()
 
 
 class _Clock:
     """Maps recorded times to present ones. Starts with the first item that has a time."""
 
-    def __init__(self, speed: float) -> None:
+    def __init__(self, speed: float, period_ns: int = 0, begins_ns: int = 0) -> None:
+        """begins_ns: when the first item is to happen; 0: now, or where a replay with a period is by now."""
         self._speed = speed
+        self._period_ns = period_ns
+        self._begins_ns = begins_ns
         self._recorded_ns: int | None = None
         self._present_ns = 0
+
+    def next_lap(self) -> _Clock:
+        """A clock for playing it once more: at once, or one period after this lap."""
+        return _Clock(self._speed, self._period_ns, self._present_ns + self._period_ns if self._period_ns else 0)
 
     def wait_s(self, span: tuple[int, int] | None) -> float:
         """Seconds until an item with these first and last times is due: when its last event has happened."""
         if span is None or self._speed == 0:
             return 0.0
         if self._recorded_ns is None:
-            self._recorded_ns, self._present_ns = span[0], time.time_ns()
+            self._recorded_ns, self._present_ns = span[0], self._begin(span[0])
         due_ns = self._present_ns + (span[1] - self._recorded_ns) / self._speed
         return (due_ns - time.time_ns()) / 1e9
+
+    def _begin(self, recorded_ns: int) -> int:
+        """When the lap's first item happens."""
+        now_ns = time.time_ns()
+        into_lap_ns = (now_ns - recorded_ns) % self._period_ns if self._period_ns else 0
+        return self._begins_ns or now_ns - into_lap_ns
 
     def retimed(self, item: Item) -> Item:
         """The same item, as if it happened now."""
