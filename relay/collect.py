@@ -17,9 +17,9 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import structlog
@@ -31,14 +31,21 @@ from relay.forms import Form, Items, Reading
 from relay.merge import Merge
 from relay.node_errors import NodeErrors
 from relay.peers import PeerConnection, Peers
+from relay.source import Resume, Source
 from rpc.call import Call
-from rpc.client import Batch, Stream
+from rpc.client import Batch
+from rpc.http2 import STREAM_WINDOW
 from rpc.status import RpcError, Status
 
 log = structlog.get_logger(component="relay")
 
 PROGRESS: Final = ("flowscope-progress", "1")
 """Metadata that asks a node of ours to say, when it has nothing to send, up to when it has sent all."""
+
+GAP: Final = "flowscope-gap-ms"
+GAP_PER_NODE_MS: Final = 2
+"""Metadata that asks a node of ours to let so many ms pass between two batches of columns of a follower. A batch costs
+0.3 ms to read, however few rows it has, so this bounds what batches cost to a sixth of a core."""
 
 LATE_FLOWS: Final = "flowscope-late-flows"
 """Trailing metadata: how many flows came out behind newer ones."""
@@ -49,39 +56,14 @@ LONGEST_REST_S: Final = 0.02
 """A round that moved little is followed by a rest of ROUND_SHARE times its own length, so that hundreds of nodes that
 trickle cost a fifth of a core at most, and a flow some milliseconds."""
 
+LEAST_SHARE_ITEMS: Final = 1024
+LEAST_SHARE_BYTES: Final = 256 * 1024
+"""Of one node, this much may wait in the merge, however many nodes share the client's memory."""
+
 POLL_S: Final = 0.05
 """How often a silent node is looked at while flows of others wait for it."""
 
 _NOT_FORWARDED: Final = frozenset({"content-type", "te", "user-agent", "host", "connection"})
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """Where a broken stream goes on."""
-
-    since_ns: int
-    """Flows may repeat from here on; they were not all seen, since a node delivers a little out of order."""
-    newest_ns: int
-    """Nothing newer was seen."""
-    seen: frozenset[Hashable]
-    """What was seen between the two."""
-
-
-@dataclass(eq=False, slots=True)
-class Source:
-    """One node's stream within this call."""
-
-    node: str
-    handle: int
-    """In the merge."""
-    quiet_since_s: float
-    path: str = ""
-    stream: Stream | None = None
-    attaching: asyncio.Task[None] | None = None
-    resume: Resume | None = None
-    newest_ns: int = 0
-    memories: deque[tuple[int, Any]] = field(default_factory=deque)
-    """What was delivered last (and the first time in it), to recognise it after a break."""
 
 
 class Collector:
@@ -153,12 +135,12 @@ class Collector:
     async def _open(self, source: Source, connection: PeerConnection) -> None:
         """Start the node's stream; what it delivers, or why it failed, is found by `_pull`."""
         assert connection.channel is not None
-        window = self._config.client_buffer_mib * 2**20 // max(len(self._peers), 1)
+        window = self._config.client_buffer_mib * 2**20 // (4 * max(len(self._peers), 1))
         metadata = forwarded(self._call.metadata)
         if self._request.follow:
-            metadata.append(PROGRESS)
+            metadata += [PROGRESS, (GAP, str(GAP_PER_NODE_MS * len(self._peers)))]
         stream = connection.channel.stream(
-            source.path, self._request_for(source), metadata=metadata, window=min(max(window, 65536), 4 * 2**20)
+            source.path, self._request_for(source), metadata=metadata, window=min(window, STREAM_WINDOW)
         )
 
         def arrived() -> None:
@@ -167,12 +149,14 @@ class Collector:
 
         try:
             await stream.open(arrived)
-            source.stream = stream
         except RpcError as error:
             self._failed(source, error)
+            self._news.set()
+        else:
+            source.stream = stream
+            arrived()
         finally:
             source.attaching = None
-            arrived()
 
     def _request_for(self, source: Source) -> observer_pb2.GetFlowsRequest:
         if source.resume is None:
@@ -186,16 +170,16 @@ class Collector:
     # Reading
 
     def _pull(self) -> None:
-        """Take what has arrived. When much waits already, only from the nodes that all others wait for."""
-        full = (
-            self._merge.size() >= self._config.sort_buffer_len_max
-            or self._form.held_bytes() >= self._config.client_buffer_mib * 2**20
-        )
+        """Take what has arrived, from nodes of which no more than their share waits already."""
+        shares = max(len(self._sources), 1)
+        most_items = max(LEAST_SHARE_ITEMS, self._config.sort_buffer_len_max // shares)
+        most_bytes = max(LEAST_SHARE_BYTES, self._config.client_buffer_mib * 2**20 // shares)
         bound = self._merge.bound()
         read: list[tuple[Source, Batch]] = []
         ended: list[Source] = []
         for source in list(self._dirty):
-            if full and self._merge.progress(source.handle) > bound:
+            source.settle(bound)
+            if source.waiting_items >= most_items or source.waiting_bytes >= most_bytes:
                 continue
             self._dirty.discard(source)
             if source.stream is None:
@@ -208,7 +192,8 @@ class Collector:
         if read:
             self._read(read)
         for source in ended:
-            self._stream_ended(source)
+            if self._sources.get(source.node) is source:
+                self._stream_ended(source)
 
     def _read(self, read: list[tuple[Source, Batch]]) -> None:
         reading = self._form.read([(source.path, batch) for source, batch in read])
@@ -220,11 +205,19 @@ class Collector:
         first = 0
         for (source, batch), count, complete_ns in zip(read, reading.counts, reading.complete_ns, strict=True):
             source.quiet_since_s = now_s
+            source.took(self._merge.progress(source.handle) + self._disorder_ns, len(batch.buffer), count)
             if complete_ns:
                 self._merge.promise(source.handle, complete_ns)
             if count and self._request.follow:
-                self._remember(source, batch, reading.items[first : first + count])
+                items = reading.items[first : first + count]
+                memory = self._form.memory(batch, items)
+                times = items["ts_ns"]
+                source.remember(int(times[0]), int(times.max()), memory, self._disorder_ns)
             first += count
+        for index, problem in reading.broken.items():
+            source = read[index][0]
+            self._detach(source)
+            self._failed(source, RpcError(Status.INTERNAL, f"the node sends what cannot be read: {problem}"))
 
     def _without_seen(self, resumes: list[Resume | None], reading: Reading) -> Reading:
         """After a break, a node repeats a little of what it sent before."""
@@ -241,13 +234,6 @@ class Collector:
             first += count
         self._form.drop(reading.items[~keep])
         return replace(reading, items=reading.items[keep], counts=counts)
-
-    def _remember(self, source: Source, batch: Batch, items: Items) -> None:
-        """Keep what a node would repeat if it went on from here."""
-        source.newest_ns = max(source.newest_ns, int(items["ts_ns"].max()))
-        source.memories.append((int(items["ts_ns"][0]), self._form.memory(batch, items)))
-        while len(source.memories) > 1 and source.memories[1][0] < source.newest_ns - self._disorder_ns:
-            source.memories.popleft()
 
     def _stream_ended(self, source: Source) -> None:
         assert source.stream is not None

@@ -11,16 +11,17 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from model.columns import from_arrow_ipc, to_arrow_ipc
-from model.ingest import rows_from_responses
+from model.ingest import rows_from_wire
 from model.row import ROW, Bit
 from model.tables import Tables
 from proto.flowscope import columns_pb2
-from proto.observer import observer_pb2
 from proto.relay import relay_pb2
 from relay.forms import COLUMNS_PATH, HUBBLE_PATH, REMEMBERED_ITEMS, Items, Reading
-from rpc.client import Batch, parse
+from relay.wire import items_of, progress_of
+from rpc.client import Batch
 from rpc.framing import frame
 
 TABLES_KEPT: Final = 100_000
@@ -45,32 +46,37 @@ class ColumnsForm:
         parts: list[Items] = []
         counts: list[int] = []
         complete_ns: list[int] = []
-        for path, batch in batches:
-            rows, complete = self._read_columns(batch) if path == COLUMNS_PATH else self._read_messages(batch)
+        broken: dict[int, str] = {}
+        for index, (path, batch) in enumerate(batches):
+            rows, complete = np.zeros(0, ROW), 0
+            try:
+                rows, complete = self._columns(batch) if path == COLUMNS_PATH else self._messages(batch)
+            except (ValueError, DecodeError) as error:
+                broken[index] = str(error)
             parts.append(rows)
             counts.append(len(rows))
             complete_ns.append(complete)
-        return Reading(np.concatenate(parts) if parts else np.zeros(0, ROW), counts, complete_ns)
+        return Reading(parts[0] if len(parts) == 1 else np.concatenate(parts), counts, complete_ns, broken)
 
-    def _read_columns(self, batch: Batch) -> tuple[Items, int]:
+    def _columns(self, batch: Batch) -> tuple[Items, int]:
+        """Raises: ValueError, DecodeError."""
         parts: list[Items] = [np.zeros(0, ROW)]
         complete_ns = 0
         for body in batch.bodies():
-            response = parse(columns_pb2.ColumnsResponse, body)
+            response = columns_pb2.ColumnsResponse.FromString(body)
             if response.HasField("batch"):
                 parts.append(from_arrow_ipc(response.batch, self._tables))
             elif response.HasField("time") and not response.HasField("node_status"):
                 complete_ns = max(complete_ns, response.time.ToNanoseconds())
-        return np.concatenate(parts), complete_ns
+        return parts[1] if len(parts) == 2 else np.concatenate(parts), complete_ns
 
-    def _read_messages(self, batch: Batch) -> tuple[Items, int]:
-        responses = [parse(observer_pb2.GetFlowsResponse, body) for body in batch.bodies()]
-        progress = [one.time.ToNanoseconds() for one in responses if one.WhichOneof("response_types") is None]
-        rows = rows_from_responses([one for one in responses if one.WhichOneof("response_types")], self._tables)
-        return rows, max(progress, default=0)
-
-    def held_bytes(self) -> int:
-        return 0  # rows carry everything but interned text, which `tidy` bounds
+    def _messages(self, batch: Batch) -> tuple[Items, int]:
+        """Raises: ValueError."""
+        items = items_of(batch.buffer, batch.ends, 0)
+        progress = progress_of(batch.buffer, items)
+        bodies = batch.bodies()
+        flows = [bodies[index] for index in np.flatnonzero(~progress).tolist()]
+        return rows_from_wire(flows, self._tables), int(items["ts_ns"][progress].max(initial=0))
 
     def identities(self, items: Items) -> Sequence[Hashable]:
         # Indices into our own tables: equal rows have equal bytes.

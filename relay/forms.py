@@ -11,7 +11,7 @@ on the nodes.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -45,6 +45,8 @@ class Reading:
     """Items of each batch."""
     complete_ns: list[int]
     """Of each batch: everything older has been sent, says the node. 0: it says nothing."""
+    broken: dict[int, str] = field(default_factory=dict)
+    """Batches that are not readable, and what is wrong with them."""
 
 
 class Form(Protocol):
@@ -60,10 +62,7 @@ class Form(Protocol):
         """What to ask a node that does not know `path`; empty: nothing."""
 
     def read(self, batches: Sequence[tuple[str, Batch]]) -> Reading:
-        """Items of batches, each with the path it came from. Raises: RpcError when one is not readable."""
-
-    def held_bytes(self) -> int:
-        """Memory of what waits, beside the items themselves."""
+        """Items of batches, each with the path it came from."""
 
     def identities(self, items: Items) -> Sequence[Hashable]:
         """One per item; equal for equal flows, also of another stream to the same node."""
@@ -101,7 +100,6 @@ class MessagesForm:
         self._buffers: dict[int, bytes] = {}
         self._left: dict[int, int] = {}
         """Items of each buffer that are not dropped."""
-        self._held_bytes = 0
         self._next = 0
 
     def fallback(self, path: str) -> str:
@@ -134,11 +132,7 @@ class MessagesForm:
         if count:
             self._buffers[self._next] = buffer
             self._left[self._next] = count
-            self._held_bytes += len(buffer)
             self._next = (self._next + 1) & 0xFFFFFFFF
-
-    def held_bytes(self) -> int:
-        return self._held_bytes
 
     def identities(self, items: Items) -> Sequence[Hashable]:
         places = zip(items["buffer"].tolist(), items["start"].tolist(), items["end"].tolist(), strict=True)
@@ -166,8 +160,7 @@ class MessagesForm:
         for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
             self._left[number] -= count
             if not self._left[number]:
-                self._held_bytes -= len(self._buffers.pop(number))
-                del self._left[number]
+                del self._left[number], self._buffers[number]
 
     def tidy(self, live: Callable[[], list[Items]]) -> None:
         return

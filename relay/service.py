@@ -18,6 +18,7 @@ from proto.flowscope import columns_pb2
 from proto.observer import observer_pb2
 from proto.relay import relay_pb2
 from relay.collect import Collector, forwarded
+from relay.columns import ColumnsForm
 from relay.config import RelayConfig
 from relay.forms import Form, MessagesForm
 from relay.peers import PeerConnection, Peers
@@ -149,9 +150,6 @@ class RelayColumns(Service):
 
     async def GetFlows(self, request: observer_pb2.GetFlowsRequest, call: Call) -> None:  # noqa: N802
         """The same flows as Observer/GetFlows."""
-        # Columns need pyarrow; a relay that only has Hubble's clients does without its 60 MB.
-        from relay.columns import ColumnsForm
-
         await collect(request, call, self._peers, self._config, ColumnsForm())
 
 

@@ -27,6 +27,8 @@ Items = npt.NDArray[np.void]
 TAIL: Final = 3 + 12
 """Tag, length and the longest timestamp of the years 2001 to 2106 (5 bytes of seconds, 5 of nanoseconds)."""
 
+LATEST_NS: Final = 2**63 - 1
+
 _TAG: Final = (0xCA, 0x3E)
 _SECONDS_TAG: Final = 0x08
 _NANOS_TAG: Final = 0x10
@@ -119,7 +121,8 @@ def _is_varint(columns: npt.NDArray[np.uint8]) -> Bools:
 
 def _read_tail(tails: npt.NDArray[np.uint8], length: int) -> Int64s:
     at = TAIL - length + 1
-    seconds = _read_varint(tails[:, at : at + _SECONDS_BYTES])
+    # Five bytes of seconds reach beyond what 64 bits of nanoseconds can tell (the year 2262).
+    seconds = np.minimum(_read_varint(tails[:, at : at + _SECONDS_BYTES]), LATEST_NS // 10**9 - 1)
     nanos = _read_varint(tails[:, at + _SECONDS_BYTES + 1 :])
     return seconds * 1_000_000_000 + nanos
 
@@ -135,6 +138,6 @@ def _decoded_time(body: bytes) -> int:
     """The time of one message the slow way. 0 when there is none, or the message is broken: the client will see."""
     try:
         time = observer_pb2.GetFlowsResponse.FromString(body).time
-        return int(time.seconds) * 1_000_000_000 + int(time.nanos)
+        return max(-LATEST_NS, min(LATEST_NS, int(time.seconds) * 1_000_000_000 + int(time.nanos)))
     except Exception:  # DecodeError, and whatever a runtime raises for hostile bytes
         return 0

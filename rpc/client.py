@@ -54,14 +54,21 @@ class Channel:
         metadata: Metadata = (),
         stream_window: int = STREAM_WINDOW,
         user_agent: str = "flowscope",
+        nap: Callable[[], float] | None = None,
     ) -> None:
-        """TLS is used when `tls` is given or the target says `tls://`. Raises: ValueError for a broken target."""
+        """TLS is used when `tls` is given or the target says `tls://`.
+
+        stream_window  bytes of each stream that may wait here unread.
+        nap            for a client of many servers that trickle: seconds between two small reads.
+        Raises: ValueError for a broken target.
+        """
         self.target = Target.parse(target) if isinstance(target, str) else target
         self.tls = tls if tls is not None else ClientTls() if self.target.tls else None
         self.state: State = "idle"
         self._metadata = list(metadata)
         self._stream_window = stream_window
         self._user_agent = user_agent
+        self._nap = nap
         self._http2: Connection | None = None
         self._connecting = asyncio.Lock()
         self._down = asyncio.Event()
@@ -193,7 +200,10 @@ class Channel:
             raise _unavailable(f"transport: Error while dialing: {what}") from error
         try:
             _, connection = await loop.create_connection(
-                lambda: Connection(self._stream_window, self._lost), sock=sock, ssl=context, server_hostname=name
+                lambda: Connection(self._stream_window, self._lost, self._nap),
+                sock=sock,
+                ssl=context,
+                server_hostname=name,
             )
         except OSError as error:
             sock.close()

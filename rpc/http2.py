@@ -41,6 +41,9 @@ CONNECTION_WINDOW: Final = 2**31 - 1
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 """Larger messages are refused. A batch of columns is a few MiB at most."""
 
+NAP_BYTES: Final = 16 * 1024
+"""A read of fewer bytes costs more for the read than for the bytes."""
+
 SOCKET_BUFFER: Final = 1024 * 1024
 """Receive buffer of unix sockets, whose default is 208 KiB; TCP sizes its own."""
 
@@ -233,11 +236,13 @@ class Incoming:
 class Connection(asyncio.Protocol):
     """One HTTP/2 connection. `lost` is called once, when no further request can start on it."""
 
-    def __init__(self, stream_window: int, lost: Callable[[], None]) -> None:
+    def __init__(self, stream_window: int, lost: Callable[[], None], nap: Callable[[], float] | None = None) -> None:
+        """`nap`: seconds between two reads of a socket that brings little at a time (NAP_BYTES); None: read at once."""
         self.ended = False
         """No new request here: the server is leaving, or gone."""
         self._stream_window = stream_window
         self._lost = lost
+        self._nap = nap
         self._transport: asyncio.Transport | None = None
         self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._streams: dict[int, Incoming] = {}
@@ -328,6 +333,8 @@ class Connection(asyncio.Protocol):
         self._end(RpcError(Status.UNAVAILABLE, f"error reading from server: {reason.lower() if exc else reason}"))
 
     def data_received(self, data: bytes) -> None:
+        if self._nap is not None and len(data) < NAP_BYTES and self._greeted.done():
+            self._rest(self._nap())
         if self._partial:
             data = self._partial + data
             self._partial = b""
@@ -339,6 +346,16 @@ class Connection(asyncio.Protocol):
         except Exception as error:  # h2 raises ProtocolError, and others for bytes that no server sends
             self._end(RpcError(Status.UNAVAILABLE, f"connection error: the server breaks the protocol: {error}"))
             self._abort()
+
+    def _rest(self, nap_s: float) -> None:
+        """Read no more for a moment, so that what comes meanwhile is read at once."""
+        if nap_s > 0 and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(nap_s, self._read_on)
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     # Frames
 

@@ -170,13 +170,13 @@ def at_rate(maker: FlowMaker, per_s: float, every_s: float) -> Flows:
     return flows
 
 
-async def serve_nodes(folder: Path, nodes: int, size: int, flows: int, per_s: float) -> None:
+async def serve_nodes(folder: Path, nodes: int, size: int, flows: int, per_s: float, every_s: float) -> None:
     """Serve until cancelled; prints the addresses, one a line."""
     servers = []
     for number in range(nodes):
         name = f"node-{number}"
         maker = FlowMaker(name, size)
-        source = at_rate(maker, per_s, 0.05) if per_s else at_full_speed(maker, number, nodes, flows)
+        source = at_rate(maker, per_s, every_s) if per_s else at_full_speed(maker, number, nodes, flows)
         server = Server([FakeObserver(name, source)])
         servers.append(server)
         print(f"{name}={await server.listen(f'unix://{folder}/{name}.sock')}", flush=True)
@@ -191,9 +191,10 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=1000)
     parser.add_argument("--flows", type=int, default=100_000, help="per node and call")
     parser.add_argument("--per-s", type=float, default=0.0, help="flows per second and node, live; 0: at full speed")
+    parser.add_argument("--every-s", type=float, default=0.05, help="with --per-s: seconds between two sends")
     options = parser.parse_args()
     log.setup("warning")
-    asyncio.run(serve_nodes(options.folder, options.nodes, options.size, options.flows, options.per_s))
+    asyncio.run(serve_nodes(options.folder, options.nodes, options.size, options.flows, options.per_s, options.every_s))
     return 0
 
 
