@@ -15,15 +15,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from model.address_text import address_text, parse_address_text
 from model.filters.errors import InvalidFilter
 from model.filters.gotext import address_error, parse_uint, prefix_error
 from model.filters.scan import Mask, Scan
 from model.row import IPV4, IPV6, L4, Bit
 from model.text.quote import quote
 from proto.flow import flow_pb2
-
-VERSIONS: Final = {4: IPV4, 6: IPV6}
-"""ip_version of a row by the version of an address."""
 
 Interval = tuple[int, int]
 """First and last number."""
@@ -37,27 +35,31 @@ class AddressSet:
     def __init__(self, field: str, entries: Sequence[str]) -> None:
         """Raises: InvalidFilter for what is neither an address nor a prefix."""
         self._texts: set[str] = set()
-        self._networks: dict[int, list[Interval]] = {IPV4: [], IPV6: []}
-        intervals: dict[int, list[Interval]] = {IPV4: [], IPV6: []}
+        numbers: dict[int, list[Interval]] = {IPV4: [], IPV6: []}
+        networks: dict[int, list[Interval]] = {IPV4: [], IPV6: []}
         for entry in entries:
             if "/" in entry:
                 if error := prefix_error(entry):
                     raise InvalidFilter(field, f"invalid IP prefix {quote(entry)} in filter: {error}")
                 network = ipaddress.ip_network(entry, strict=False)
-                interval = int(network.network_address), int(network.broadcast_address)
-                self._networks[VERSIONS[network.version]].append(interval)
+                version = IPV4 if network.version == 4 else IPV6
+                networks[version].append((int(network.network_address), int(network.broadcast_address)))
             else:
                 if error := address_error(entry):
                     raise InvalidFilter(field, f"invalid IP address {quote(entry)} in filter: {error}")
                 self._texts.add(entry)
-                address = parse_address(entry)
+                address = parse_address_text(entry)
                 # Flows are compared by their text, so another spelling of an address finds nothing.
-                if address is not None and canonical_text(address) == entry:
-                    intervals[VERSIONS[address.version]].append((int(address), int(address)))
-        for version, networks in self._networks.items():
-            self._networks[version] = merged(networks)
-        self.intervals = {version: merged(found + self._networks[version]) for version, found in intervals.items()}
-        """What rows are compared with, by IP version."""
+                if address is not None and address_text(address[1], address[2], address[0]) == entry:
+                    number = address[1] << 64 | address[2]
+                    numbers[address[0]].append((number, number))
+        self._networks = {version: merged(found) for version, found in networks.items()}
+        four = merged(numbers[IPV4] + networks[IPV4])
+        # An IPv4-mapped address in an IPv6 packet is shown as the IPv4 address, so it is found as one.
+        six = without(merged(numbers[IPV6] + networks[IPV6]), MAPPED)
+        mapped = [(MAPPED[0] + first, MAPPED[0] + last) for first, last in four]
+        self.intervals = {IPV4: four, IPV6: merged(six + mapped)}
+        """The numbers in rows of that ip_version."""
 
     def has_text(self, text: str) -> bool:
         """Whether the address of a flow, given as its text, is in the set. The empty text never is."""
@@ -65,24 +67,22 @@ class AddressSet:
             return bool(text)
         if not (self._networks[IPV4] or self._networks[IPV6]):
             return False
-        address = parse_address(text)
+        address = parse_address_text(text)
         if address is None:
             return False
-        return any(first <= int(address) <= last for first, last in self._networks[VERSIONS[address.version]])
+        version, high, low = address
+        return any(first <= high << 64 | low <= last for first, last in self._networks[version])
 
 
-def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """An address without zone; None for any other text."""
-    try:
-        return None if "%" in text else ipaddress.ip_address(text)
-    except ValueError:
-        return None
+MAPPED: Final = (0xFFFF << 32, (0x10000 << 32) - 1)
+"""The IPv4-mapped addresses (RFC 4291, section 2.5.5.2)."""
 
 
-def canonical_text(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
-    """The text that flows carry (RFC 5952; IPv4-mapped addresses in mixed form, as Go writes them)."""
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return f"::ffff:{mapped}" if mapped is not None else str(address)
+def without(intervals: Sequence[Interval], hole: Interval) -> list[Interval]:
+    """The same numbers but those in `hole`."""
+    below = [(first, min(last, hole[0] - 1)) for first, last in intervals if first < hole[0]]
+    above = [(max(first, hole[1] + 1), last) for first, last in intervals if last > hole[1]]
+    return below + above
 
 
 def merged(intervals: Sequence[Interval]) -> list[Interval]:
@@ -105,7 +105,7 @@ class AddressTerm:
         """Shape: `side` is `src` or `dst`."""
         self._side = side
         self._addresses = addresses
-        self._four = IntervalTest([(first, last) for first, last in addresses.intervals[IPV4]])
+        self._four = IntervalTest(addresses.intervals[IPV4])
         self._six = WideIntervalTest(addresses.intervals[IPV6])
 
     def test(self, scan: Scan) -> Mask:
