@@ -98,7 +98,8 @@ class _Observer:
         self._read_first_state()
         self._source = _open_source(config, self._node().name)
         self._ring = Ring(config.ring_flows)
-        namespaces = Namespaces(self._ring.tables, "" if config.cluster_name == "default" else config.cluster_name)
+        cluster = "" if config.cluster_name == "default" else config.cluster_name
+        namespaces = self._namespaces = Namespaces(self._ring, cluster)
         if config.record:
             self._recorder = Recorder(config.record)
             self._recorder.offer(Hello(self._node().name, self._node().labels))
@@ -199,10 +200,11 @@ class _Observer:
                 self._state_file.reload()
 
     async def _report(self) -> None:
-        """Sum up in the log what went wrong, when something did."""
+        """Once a minute: sum up in the log what went wrong, if anything did."""
         told: Counter[str] = Counter()
         while True:
             await asyncio.sleep(REPORT_S)
+            self._namespaces.look()
             now = Counter(self._pipeline.errors)
             if self._pipeline.dropped:
                 now["queue_full"] = self._pipeline.dropped

@@ -24,6 +24,7 @@ import orjson
 import structlog
 
 from model.decode import Decoded, Decoder
+from model.decode.few import FewDecoder
 from model.events import EventBatch
 from model.ring import Ring
 from model.row import Rows, join_rows
@@ -76,13 +77,13 @@ class Pipeline:
         self._loop = asyncio.get_running_loop()
         self._ring = ring
         self._decoder = decoder
+        self._few = FewDecoder(decoder, ring.tables)
         self._namespaces = namespaces
         self._recorder = recorder
         self._ready = asyncio.Event()
         self._feed = Feed(queue_events, self._call_loop)
         self.node = node
         self._name_node()
-        ring.before_compaction.append(namespaces.fold)
         ring.after_compaction.append(self._name_node)
 
     @property
@@ -93,6 +94,7 @@ class Pipeline:
     def set_state(self, state: NodeState) -> None:
         """Enrich with other facts from the next event on."""
         self._decoder.update(state.knowledge)
+        self._few.forget()
         if self._recorder is not None:
             self._recorder.offer(State(state.text))
 
@@ -183,7 +185,7 @@ class Pipeline:
     def _process_events(self, batches: list[EventBatch]) -> None:
         if batches:
             for batch in split(join(batches), TURN_EVENTS):
-                self._store(self._decoder.decode(batch))
+                self._store(self._few.decode(batch))
 
     def _process_other(self, item: Item | QueueLoss) -> None:
         match item:
@@ -238,12 +240,13 @@ class Pipeline:
     def _store_rows(self, rows: Rows) -> None:
         """Rows just made: their table indices are only good until the ring's next append."""
         if len(rows):
-            self._namespaces.note(rows, time.time_ns())
             self._ring.append(rows)
+            self._namespaces.keep_up()
 
     def _name_node(self) -> None:
         self.node_index = self._ring.tables.nodes.intern(self.node)
         self._decoder.node = self.node_index
+        self._few.forget()
 
 
 class _Reader(threading.Thread):

@@ -21,6 +21,7 @@ from typing import Any, Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from model.encode import Encoder
+from model.encode_few import FewEncoder
 from model.mask import FieldMask
 from model.ring import Ring
 from model.row import Kind, Rows
@@ -73,13 +74,13 @@ class ObserverService(Service):
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._encoders: OrderedDict[tuple[str, ...], Encoder] = OrderedDict()
+        self._encoders: OrderedDict[tuple[str, ...], FewEncoder] = OrderedDict()
 
     async def GetFlows(self, request: observer_pb2.GetFlowsRequest, call: Call) -> None:  # noqa: N802
         """Flows that pass the filters, oldest first, with lost events at their places."""
         selection = _flow_selection(self._shared, request)
         encoder = self._encoder(mask_of(request), tuple(sorted(request.field_mask.paths)))
-        await _stream(self._shared, selection, lambda rows: encoder.responses(rows).buffer, call, BATCH_ROWS)
+        await _stream(self._shared, selection, encoder.responses, call, BATCH_ROWS)
 
     async def GetAgentEvents(self, request: observer_pb2.GetAgentEventsRequest, call: Call) -> None:  # noqa: N802
         """What the agent told of."""
@@ -116,11 +117,12 @@ class ObserverService(Service):
             flows_rate=flows_rate(ring, time.time_ns()),
         )
 
-    def _encoder(self, mask: FieldMask | None, key: tuple[str, ...]) -> Encoder:
+    def _encoder(self, mask: FieldMask | None, key: tuple[str, ...]) -> FewEncoder:
         """One encoder per distinct mask, so that all its streams share the templates."""
         encoder = self._encoders.get(key)
         if encoder is None:
-            encoder = self._encoders[key] = Encoder(self._shared.ring.tables, mask)
+            tables = self._shared.ring.tables
+            encoder = self._encoders[key] = FewEncoder(Encoder(tables, mask), tables)
             if len(self._encoders) > KEPT_ENCODERS:
                 self._encoders.popitem(last=False)
         self._encoders.move_to_end(key)

@@ -70,6 +70,10 @@ class Selection:
         self._kind = kind
         self._send_lost = send_lost
         self._sent = 0
+        # A follower without filters is the most common reader; it gets flows without looking at them.
+        limited = window.number and not window.follow
+        bounded = window.since_ns is not None or window.until_ns is not None
+        self._takes_all = kind == Kind.FLOW and matches is None and not limited and not bounded
         self._cursor: Cursor | None = None
         # What is written after the request began belongs to followers only; so a request always ends.
         self._stop = None if window.follow else ring.head
@@ -105,6 +109,8 @@ class Selection:
     def _select(self, rows: Rows) -> tuple[Rows, bool]:
         window = self._window
         if len(rows) == 0:
+            return rows, False
+        if self._takes_all and not rows["kind"].any():
             return rows, False
         ended = False
         lost = rows["kind"] == Kind.LOST

@@ -33,8 +33,8 @@ class Served:
 
     def add(self, rows: Rows) -> None:
         """Store rows as the pipeline does."""
-        self.namespaces.note(rows, time.time_ns())
         self.ring.append(rows)
+        self.namespaces.keep_up()
         self.bell.ring()
 
 
@@ -43,7 +43,7 @@ async def serving(folder: Path, capacity: int = 1023) -> AsyncIterator[Served]:
     """Serve on a unix socket in `folder`."""
     ring, bell, peers = Ring(capacity), Bell(), Peers()
     node = ring.tables.nodes.intern(NODE)
-    namespaces = Namespaces(ring.tables)
+    namespaces = Namespaces(ring)
     shared = Shared(
         ring=ring,
         bell=bell,

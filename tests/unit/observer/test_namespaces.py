@@ -2,69 +2,74 @@
 
 from __future__ import annotations
 
+import time
+
 from model.ring import Ring
-from model.row import empty_rows
+from model.row import Rows, empty_rows
 from model.tables import Tables
 from observer.namespaces import REMEMBERED_NS, Namespaces
 from proto.flow import flow_pb2
 
 HOUR = REMEMBERED_NS
-NOW = 10 * HOUR
 
 
 def endpoint(tables: Tables, namespace: str, pod: str = "p") -> int:
     return tables.endpoints.intern(flow_pb2.Endpoint(namespace=namespace, pod_name=pod).SerializeToString())
 
 
+def between(tables: Tables, source: str, destination: str = "") -> Rows:
+    row = empty_rows(1)
+    row["src"], row["dst"] = endpoint(tables, source), endpoint(tables, destination)
+    return row
+
+
+def names(namespaces: Namespaces, later_ns: int = 0) -> list[str]:
+    return [name for _, name in namespaces.seen(time.time_ns() + later_ns)]
+
+
 def test_source_and_destination_count_sorted_and_once() -> None:
-    tables = Tables()
-    seen = Namespaces(tables, "west")
-    rows = empty_rows(3)
-    rows["src"] = [endpoint(tables, "shop"), endpoint(tables, "shop", "other"), endpoint(tables, "")]
-    rows["dst"] = [endpoint(tables, "bank"), 0, 0]
-    seen.note(rows, NOW)
-    assert seen.seen(NOW) == [("west", "bank"), ("west", "shop")]
+    ring = Ring(7)
+    namespaces = Namespaces(ring, "west")
+    for _ in range(2):
+        ring.append(between(ring.tables, "shop", "bank"))
+    assert namespaces.seen() == [("west", "bank"), ("west", "shop")]
 
 
 def test_an_hour_later_a_namespace_is_forgotten() -> None:
-    tables = Tables()
-    seen = Namespaces(tables)
-    rows = empty_rows(1)
-    rows["src"] = endpoint(tables, "shop")
-    seen.note(rows, NOW)
-    assert seen.seen(NOW + HOUR) == [("", "shop")]
-    assert seen.seen(NOW + HOUR + 1) == []
+    ring = Ring(7)
+    namespaces = Namespaces(ring)
+    ring.append(between(ring.tables, "shop"))
+    assert names(namespaces) == ["shop"]
+    assert names(namespaces, HOUR + 10**9) == []
+    ring.append(between(ring.tables, "shop"))
+    assert names(namespaces) == ["shop"]
 
 
-def test_a_sighting_refreshes() -> None:
-    tables = Tables()
-    seen = Namespaces(tables)
-    rows = empty_rows(1)
-    rows["src"] = endpoint(tables, "shop")
-    seen.note(rows, NOW)
-    seen.fold()
-    seen.note(rows, NOW + HOUR)
-    assert seen.seen(NOW + 2 * HOUR) == [("", "shop")]
+def test_what_the_ring_has_forgotten_is_still_known() -> None:
+    ring = Ring(1)
+    namespaces = Namespaces(ring)
+    for name in ("one", "two", "three"):
+        ring.append(between(ring.tables, name))
+        namespaces.keep_up()
+    assert names(namespaces) == ["one", "three", "two"]
 
 
 def test_compacted_tables_do_not_confuse_it() -> None:
     ring = Ring(1)
-    seen = Namespaces(ring.tables)
-    ring.before_compaction.append(seen.fold)
+    namespaces = Namespaces(ring)
     for name in ("one", "two"):
-        row = empty_rows(1)
-        row["src"] = endpoint(ring.tables, name)
-        seen.note(row, NOW)
-        ring.append(row)
+        ring.append(between(ring.tables, name))
+        namespaces.keep_up()
     ring.compact()
-    assert len(ring.tables.endpoints) == 2
-    assert [name for _, name in seen.seen(NOW)] == ["one", "two"]
+    assert ring.tables.size() < 10
+    assert names(namespaces) == ["one", "two"]
 
 
 def test_many_endpoints_are_no_problem() -> None:
-    tables = Tables()
-    seen = Namespaces(tables)
+    ring = Ring(8191)
+    namespaces = Namespaces(ring)
     rows = empty_rows(5000)
-    rows["src"] = [endpoint(tables, f"ns-{number % 7}", str(number)) for number in range(5000)]
-    seen.note(rows, NOW)
-    assert len(seen.seen(NOW)) == 7
+    rows["src"] = [endpoint(ring.tables, f"ns-{number % 7}", str(number)) for number in range(5000)]
+    ring.append(rows)
+    namespaces.keep_up()
+    assert len(names(namespaces)) == 7
