@@ -100,13 +100,13 @@ class Encoder:
         self._addresses = ByKey(words=3)
         self._sources = ByIndex(lambda index: self._store.add(self._parts.endpoint("source", index)))
         self._destinations = ByIndex(lambda index: self._store.add(self._parts.endpoint("destination", index)))
-        self._auxes = ByIndex(lambda index: self._store.add(*self._parts.aux(index, ip_follows=False)))
-        self._auxes_before_ip = ByIndex(lambda index: self._store.add(*self._parts.aux(index, ip_follows=True)))
+        self._auxes = ByIndex(lambda index: self._store.add(self._parts.aux(index, with_ip=True)))
+        self._auxes_without_ip = ByIndex(lambda index: self._store.add(self._parts.aux(index, with_ip=False)))
+        self._aux_ips = ByIndex(lambda index: self._store.add(self._parts.aux_ip(index)))
         self._slots = SlotTable()
 
     def responses(self, rows: Rows) -> Encoded:
         """One GetFlowsResponse for each FLOW and LOST row, in the order of the rows; nothing for other kinds."""
-        self._refresh()
         buffers, lengths = [bytearray()], [np.empty(0, np.int64)]
         done = 0
         while done < len(rows):
@@ -133,8 +133,7 @@ class Encoder:
 
     def _encode_some(self, rows: Rows) -> tuple[bytearray, I64]:
         """Messages of the first rows, as many as the memory for parts suffices for, at least a chunk; their sizes."""
-        if self._store.bytes > self._limit:
-            self._drop_pieces()
+        self._refresh()
         pieces: list[I64] = []
         for start in range(0, len(rows), _CHUNK):
             if pieces and self._store.bytes > self._limit:
@@ -163,14 +162,8 @@ class Encoder:
         starts = np.cumsum(sizes) - sizes
         buffer = self._store.join(pieces)
         slots = SlotWriter(buffer)
-        has_ip = (rows["kind"] == Kind.FLOW) & (rows["ip_version"] != 0)
-        if self._parts.asks_ip and has_ip.any():
-            # The length stands before what aux says about IP and the addresses.
-            addresses = lengths[:, _SOURCE_ADDRESS] + lengths[:, _DESTINATION_ADDRESS]
-            inside = addresses + self._store.marks[pieces[:, _AUX]]
-            places = starts + lengths[:, : _AUX + 1].sum(axis=1) + addresses - inside - LENGTH_WIDTH
-            slots.write(places, wire.varints(inside.astype(np.uint64), LENGTH_WIDTH), has_ip)
-        values = SlotValues(rows, self._tables, sizes)
+        ip_sizes: I64 = lengths[:, _SOURCE_ADDRESS] + lengths[:, _DESTINATION_ADDRESS] + lengths[:, _AUX_IP]
+        values = SlotValues(rows, self._tables, sizes, ip_sizes)
         for slot, offsets in self._slots.of(self._store.marks[pieces[:, _HEAD]]):
             slots.write(starts + offsets, values.of(slot, offsets), offsets >= 0)
         return buffer, sizes
@@ -186,7 +179,12 @@ class Encoder:
         keys[:, 0] = np.where(foreign | (rows["kind"] == Kind.LOST), rows["aux"], 0)
         keys[:, 0] |= rows["node"].astype(np.uint64) << np.uint64(32)
         keys[:, 1] = flags | (bits & _HEAD_BITS).astype(np.uint64) << np.uint64(2)
-        for shift, field in ((8, rows["kind"]), (10, l4), (18, rows["tcp_flags"] & _TCP_FLAG_BITS)):
+        for shift, field in (
+            (8, rows["kind"]),
+            (10, l4),
+            (18, rows["tcp_flags"] & _TCP_FLAG_BITS),
+            (27, rows["ip_version"] != 0),
+        ):
             keys[:, 1] |= field.astype(np.uint64) << np.uint64(shift)
         keys[:, 1] |= np.where(icmp, rows["sport"], 0).astype(np.uint64) << np.uint64(32)
         keys[:, 1] |= np.where(icmp, rows["dport"], 0).astype(np.uint64) << np.uint64(48)
@@ -203,9 +201,10 @@ class Encoder:
         pieces[:, _NAMES] = self._name_pieces(rows)
         pieces[:, _EVENT] = self._event_pieces(rows)
         if self._parts.asks_ip and has_ip.any():
-            pieces[has_ip, _AUX] = self._auxes_before_ip.pieces(rows["aux"][has_ip])
-            pieces[~has_ip, _AUX] = self._auxes.pieces(rows["aux"][~has_ip])
             pieces[:, _SOURCE_ADDRESS], pieces[:, _DESTINATION_ADDRESS] = self._address_pieces(rows)
+            pieces[has_ip, _AUX_IP] = self._aux_ips.pieces(rows["aux"][has_ip])
+            pieces[has_ip, _AUX] = self._auxes_without_ip.pieces(rows["aux"][has_ip])
+            pieces[~has_ip, _AUX] = self._auxes.pieces(rows["aux"][~has_ip])
         else:
             pieces[:, _AUX] = self._auxes.pieces(rows["aux"])
         pieces[:, _SOURCE] = self._sources.pieces(rows["src"])
@@ -257,8 +256,8 @@ class Encoder:
         return pieces
 
     def _refresh(self) -> None:
-        """Forget what was made from indices that now mean something else."""
-        if self._generation != self._tables.generation:
+        """Forget what was made from indices that now mean something else, and what takes too much memory."""
+        if self._generation != self._tables.generation or self._store.bytes > self._limit:
             self._generation = self._tables.generation
             self._drop_pieces()
 
@@ -267,13 +266,13 @@ class Encoder:
         self._slots.clear()
         for cache in (self._heads, self._names, self._events, self._addresses):
             cache.clear()
-        for table in (self._sources, self._destinations, self._auxes, self._auxes_before_ip):
+        for table in (self._sources, self._destinations, self._auxes, self._auxes_without_ip, self._aux_ips):
             table.clear()
 
 
-_HEAD, _NAMES, _EVENT, _AUX, _SOURCE_ADDRESS, _DESTINATION_ADDRESS, _SOURCE, _DESTINATION = range(8)
-_PIECES: Final = 8
-"""A message, piece by piece."""
+_PIECES: Final = 9
+"""A message, piece by piece. Aux comes last: where it differs from the row it is right, and the last one counts."""
+_HEAD, _SOURCE_ADDRESS, _DESTINATION_ADDRESS, _AUX_IP, _SOURCE, _DESTINATION, _NAMES, _EVENT, _AUX = range(_PIECES)
 _HEAD_BITS: Final = Bit.HAS_ETHERNET | Bit.HAS_TCP_FLAGS | Bit.FOREIGN
 _TCP_FLAG_BITS: Final = 0x1FF
 
@@ -332,10 +331,11 @@ class SlotWriter:
 class SlotValues:
     """What is written into the slots of a batch, worked out when the first slot asks for it."""
 
-    def __init__(self, rows: Rows, tables: Tables, sizes: I64) -> None:
+    def __init__(self, rows: Rows, tables: Tables, sizes: I64, ip_sizes: I64) -> None:
         self._rows = rows
         self._tables = tables
         self._sizes = sizes
+        self._ip_sizes = ip_sizes
 
     def of(self, slot: Slot, offsets: I64) -> U8:
         """The bytes of that slot for each row: (n, SLOT_WIDTHS[slot])."""
@@ -345,6 +345,8 @@ class SlotValues:
             case Slot.FLOW_LENGTH:
                 flow_start = offsets + LENGTH_WIDTH
                 return wire.varints((self._sizes - flow_start).astype(np.uint64), LENGTH_WIDTH)
+            case Slot.IP_LENGTH:
+                return wire.varints(self._ip_sizes.astype(np.uint64), LENGTH_WIDTH)
             case Slot.TIME | Slot.OUTER_TIME:
                 return self._time
             case Slot.SECONDS | Slot.OUTER_SECONDS:

@@ -31,7 +31,7 @@ SEQ_BITS: Final = 58
 
 _DASHES: Final = (8, 13, 18, 23)
 _GROUPS: Final = ((0, 8), (9, 13), (14, 18), (19, 23), (24, 36))
-_SEQ_MASK: Final = (1 << SEQ_BITS) - 1
+SEQ_MASK: Final = (1 << SEQ_BITS) - 1
 _VARIANT: Final = 0b10 << 62
 _VERSION: Final = 8 << 12
 
@@ -45,7 +45,7 @@ _HEX_VALUES[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 def flow_uuid(node: Node | None, seq: int) -> str:
     """UUID text of event `seq` of a node; None is a node about which nothing is known."""
     high, low = _boot_halves(node.boot if node else 0)
-    return uuid_text(high, low | (seq & _SEQ_MASK))
+    return uuid_text(high, low | (seq & SEQ_MASK))
 
 
 def parse_uuid(text: str) -> tuple[int, int] | None:
@@ -60,7 +60,7 @@ def boot_and_seq(high: int, low: int) -> tuple[int, int] | None:
     """Boot and sequence number of the UUID with these halves, if it is one of ours (version 8)."""
     if high & 0xF000 != _VERSION or low >> 62 != 0b10:
         return None
-    return (high & ~0xFFFF) | (high & 0x0FFF) << 4 | (low >> SEQ_BITS & 0xF), low & _SEQ_MASK
+    return (high & ~0xFFFF) | (high & 0x0FFF) << 4 | (low >> SEQ_BITS & 0xF), low & SEQ_MASK
 
 
 def uuid_text(high: int, low: int) -> str:
@@ -88,7 +88,7 @@ def uuid_halves(rows: Rows, tables: Tables) -> tuple[U64, U64]:
     boot_high = (boots & np.uint64(2**64 - 0x10000)) | np.uint64(_VERSION) | (boots >> 4 & np.uint64(0x0FFF))
     boot_low = np.uint64(_VARIANT) | (boots & np.uint64(0xF)) << SEQ_BITS
     nodes, seqs = rows["node"], rows["seq"]
-    high, low = boot_high[nodes], boot_low[nodes] | (seqs & np.uint64(_SEQ_MASK))
+    high, low = boot_high[nodes], boot_low[nodes] | (seqs & np.uint64(SEQ_MASK))
     foreign = (rows["bits"] & Bit.FOREIGN) != 0
     if foreign.any():
         stored = foreign & ((rows["bits"] & Bit.HAS_ETHERNET) == 0)

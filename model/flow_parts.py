@@ -43,6 +43,8 @@ class Slot(IntEnum):
     MACS = 13
     SMAC = 14
     DMAC = 15
+    IP_LENGTH = 16
+    """Of the message that begins where the head ends: the addresses follow."""
 
 
 LENGTH_WIDTH: Final = 4
@@ -69,6 +71,7 @@ SLOT_WIDTHS: Final = {
     Slot.MACS: 2 * MAC_CHARS + 2,
     Slot.SMAC: MAC_CHARS,
     Slot.DMAC: MAC_CHARS,
+    Slot.IP_LENGTH: LENGTH_WIDTH,
 }
 """Slots of two values hold the first, the tag (and length) of the second, the second."""
 
@@ -121,14 +124,6 @@ class Head(NamedTuple):
     data: bytes
     slots: dict[Slot, int]
     """Where the slots begin. What follows FLOW_LENGTH is counted by it."""
-
-
-class AuxPart(NamedTuple):
-    """What an aux entry adds to a flow."""
-
-    data: bytes
-    ip_bytes: int
-    """How many of the last bytes belong to an IP message that what follows continues."""
 
 
 class FlowParts:
@@ -222,23 +217,21 @@ class FlowParts:
             value = cut_message(flow_pb2.Endpoint.FromString(value), tree).SerializeToString(deterministic=True)
         return wire.message(_T_ENDPOINTS[name], value)
 
-    def aux(self, index: int, *, ip_follows: bool) -> AuxPart:
-        """What stands in aux. With `ip_follows` it ends with the beginning of flow.IP: tag, LENGTH_WIDTH bytes for the
-        length, and what aux says about IP.
-        """
+    def aux(self, index: int, *, with_ip: bool) -> bytes:
+        """What stands in aux; without IP it is for a message that has another part of flow.IP already."""
+        flow = self._aux_flow(index)
+        if not with_ip:
+            flow.ClearField("IP")
+        return bytes(flow.SerializeToString(deterministic=True))
+
+    def aux_ip(self, index: int) -> bytes:
+        """What aux says inside flow.IP."""
+        return bytes(self._aux_flow(index).IP.SerializeToString(deterministic=True))
+
+    def _aux_flow(self, index: int) -> flow_pb2.Flow:
         value, _ = split_aux(self._tables.aux[index] or b"")
         flow = flow_pb2.Flow.FromString(value)
-        if self._mask:
-            flow = self._mask.cut(flow)
-            value = flow.SerializeToString(deterministic=True)
-        if not ip_follows:
-            return AuxPart(value, 0)
-        ip = b""
-        if flow.HasField("IP"):
-            ip = flow.IP.SerializeToString(deterministic=True)
-            flow.ClearField("IP")
-            value = flow.SerializeToString(deterministic=True)
-        return AuxPart(value + _T_IP + bytes(LENGTH_WIDTH) + ip, len(ip))
+        return self._mask.cut(flow) if self._mask else flow
 
     # Heads.
 
@@ -253,7 +246,7 @@ class FlowParts:
         else:
             outer_slots = (Slot.OUTER_TIME, Slot.OUTER_SECONDS, Slot.OUTER_NANOS)
             head.add(*_time(_T_OUTER_TIME, outer_slots, self._tree("time") if flags & HeadFlag.HAS_TIME else None))
-            head.add(aux_time)
+            head.add(aux_time or self._made_up_outer_time(flags))
             node = self._tables.nodes[row.node]
             if node is not None and self._tree("node_name") is not None:
                 head.add(_text_field(_T_OUTER_NODE, node.name))
@@ -266,6 +259,8 @@ class FlowParts:
         head.add(self._emitter(row))
         head.add(*self._ethernet(row))
         head.add(*self._l4(row))
+        if row.ip_version and self.asks_ip:
+            head.add(_T_IP + bytes(LENGTH_WIDTH), {Slot.IP_LENGTH: len(_T_IP)})
         return head.built()
 
     def _lost_head(self, row: RowValues, flags: int) -> Head:
@@ -292,6 +287,10 @@ class FlowParts:
         if not cut.HasField("time"):
             return None, b""
         return None, wire.message(_T_OUTER_TIME, cut.time.SerializeToString(deterministic=True))
+
+    def _made_up_outer_time(self, flags: int) -> bytes:
+        """Of a flow without time whose mask makes one up, by asking for a part of it."""
+        return wire.message(_T_OUTER_TIME, b"") if self._tree("time") and not flags & HeadFlag.HAS_TIME else b""
 
     def _uuid(self, row: RowValues, flags: int) -> tuple[bytes, dict[Slot, int]]:
         if self._tree("uuid") is None:

@@ -8,10 +8,12 @@ Elsewhere: rows to try it on are made by rows.py.
 from __future__ import annotations
 
 import ipaddress
+import struct
 from typing import Any
 
 import numpy as np
 
+from model.encode import Encoded
 from model.flow_id import flow_uuid
 from model.mask import FieldMask
 from model.row import L4, Bit, Kind, Reply, TcpFlag
@@ -19,6 +21,31 @@ from model.summary import summary_text
 from model.tables import Tables
 from proto.flow import flow_pb2
 from proto.observer import observer_pb2
+
+PATHS = [
+    *(field.name for field in flow_pb2.Flow.DESCRIPTOR.fields),
+    *(f"{side}.{field}" for side in ("source", "destination") for field in ("identity", "labels", "workloads")),
+    *(f"IP.{field}" for field in ("source", "destination", "ipVersion", "encrypted", "source_xlated")),
+    *("l4.TCP", "l4.TCP.flags", "l4.TCP.flags.SYN", "l4.TCP.source_port", "l4.UDP.destination_port", "l4.ICMPv4.code"),
+    *("l4.VRRP.vrid", "time.seconds", "time.nanos", "ethernet.source", "ethernet.destination", "event_type.type"),
+    *("l7.dns.query", "l7.http", "is_reply.value", "emitter.version", "interface.name", "source_service.name"),
+]
+"""Every field as a whole and a choice of deep paths."""
+
+
+def decoded(encoded: Encoded) -> list[observer_pb2.GetFlowsResponse | None]:
+    """The messages, read as a gRPC client reads them; None for rows without one."""
+    messages: list[observer_pb2.GetFlowsResponse | None] = []
+    start = 0
+    for end in encoded.ends.tolist():
+        frame = bytes(encoded.buffer[start:end])
+        if frame:
+            compressed, length = struct.unpack(">BI", frame[:5])
+            assert (compressed, length) == (0, len(frame) - 5)
+        messages.append(observer_pb2.GetFlowsResponse.FromString(frame[5:]) if frame else None)
+        start = end
+    assert start == len(encoded.buffer)
+    return messages
 
 
 def plain_response(row: np.void, tables: Tables, mask: FieldMask | None = None) -> observer_pb2.GetFlowsResponse:

@@ -203,8 +203,10 @@ def auxiliaries(draw: st.DrawFn, kind: int, l4: int) -> bytes:
     flow = draw(messages(flow_pb2.Flow, only=frozenset(fields + lists)))
     if l4 == L4.VRRP:
         flow.l4.VRRP.CopyFrom(draw(messages(flow_pb2.VRRP)))
+        flow.l4.VRRP.SetInParent()
     if l4 == L4.IGMP:
         flow.l4.IGMP.CopyFrom(draw(messages(flow_pb2.IGMP)))
+        flow.l4.IGMP.SetInParent()
     return bytes(flow.SerializeToString(deterministic=True))
 
 
@@ -240,10 +242,10 @@ def _fill_row(draw: st.DrawFn, tables: Tables, indices: dict[str, list[int]], ro
     row["seq"] = draw(st.integers(0, 2**58 - 1))
     row["node"] = draw(st.sampled_from([0, *indices["nodes"]]))
     l4 = draw(st.sampled_from(L4))
-    row["aux"] = draw(st.sampled_from([0, tables.aux.intern(draw(auxiliaries(kind, l4)))]))
+    row["aux"] = tables.aux.intern(draw(auxiliaries(kind, l4)))
+    if kind == Kind.FLOW and l4 not in (L4.VRRP, L4.IGMP) and draw(st.booleans()):
+        row["aux"] = 0
     if kind != Kind.FLOW:
-        if not row["aux"]:
-            row["aux"] = tables.aux.intern(b"")
         row["event_type"] = {Kind.AGENT: 130, Kind.DEBUG: 2}.get(Kind(kind), 0)
         return
     for field, table in (("src", "endpoints"), ("dst", "endpoints"), ("src_names", "names"), ("dst_names", "names")):

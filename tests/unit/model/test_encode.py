@@ -2,57 +2,30 @@
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.encode import Encoded, Encoder
+from model.encode import Encoder
 from model.mask import FieldMask
 from model.row import Kind, Rows
 from model.tables import Tables
 from proto.flow import flow_pb2
 from proto.observer import observer_pb2
-from tests.support.plain_encoding import plain_response
+from tests.support.plain_encoding import PATHS, decoded, plain_response
 from tests.support.rows import make_rows, tables_and_rows
-
-PATHS = [
-    *(field.name for field in flow_pb2.Flow.DESCRIPTOR.fields),
-    *(f"{side}.{field}" for side in ("source", "destination") for field in ("identity", "labels", "workloads")),
-    *(f"IP.{field}" for field in ("source", "destination", "ipVersion", "encrypted", "source_xlated")),
-    *("l4.TCP", "l4.TCP.flags", "l4.TCP.flags.SYN", "l4.TCP.source_port", "l4.UDP.destination_port", "l4.ICMPv4.code"),
-    *("l4.VRRP.vrid", "time.seconds", "time.nanos", "ethernet.source", "ethernet.destination", "event_type.type"),
-    *("l7.dns.query", "l7.http", "is_reply.value", "emitter.version", "interface.name", "source_service.name"),
-]
-"""Every field as a whole and a choice of deep paths."""
 
 
 def masks() -> st.SearchStrategy[FieldMask | None]:
     return st.lists(st.sampled_from(PATHS), max_size=6).map(FieldMask.parse)
 
 
-def decoded(encoded: Encoded) -> list[observer_pb2.GetFlowsResponse | None]:
-    """The messages, read as a gRPC client reads them; None for rows without one."""
-    messages: list[observer_pb2.GetFlowsResponse | None] = []
-    start = 0
-    for end in encoded.ends.tolist():
-        frame = bytes(encoded.buffer[start:end])
-        if frame:
-            compressed, length = struct.unpack(">BI", frame[:5])
-            assert (compressed, length) == (0, len(frame) - 5)
-        messages.append(observer_pb2.GetFlowsResponse.FromString(frame[5:]) if frame else None)
-        start = end
-    assert start == len(encoded.buffer)
-    return messages
-
-
 def expected(tables: Tables, rows: Rows, mask: FieldMask | None) -> list[observer_pb2.GetFlowsResponse | None]:
     return [plain_response(row, tables, mask) if row["kind"] <= Kind.LOST else None for row in rows]
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(tables_and_rows(kinds=tuple(Kind)), masks())
 def test_a_message_says_what_its_row_says(case: tuple[Tables, Rows], mask: FieldMask | None) -> None:
     tables, rows = case
