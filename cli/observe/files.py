@@ -2,7 +2,8 @@
 
 In:        the request that a server would get; a path, or `-` for standard input.
 Out:       text on stdout and stderr, as `observe` prints what a server sends.
-Elsewhere: model/text/fromjson.py reads a line; model/filters judges it; request.py made the request.
+Elsewhere: model/text/fromjson.py reads a line, model/text/lines.py reads many that resemble each other; model/filters
+           judges them; request.py made the request.
 
 A broken line is reported and skipped. Lines keep their order, whatever their times say.
 """
@@ -19,11 +20,11 @@ from typing import Final
 
 from cli import log
 from cli.errors import CommandError
+from cli.observe.records import FastRecords, Records, SlowRecords
 from cli.output import write, write_chunks
 from model.filters import FlowPredicate, InvalidFilter, compile_filters
 from model.text.flows import FlowText, Look
 from model.text.fromjson import from_json
-from proto.flow import flow_pb2
 from proto.observer import observer_pb2
 
 TOO_LONG: Final = 65_536
@@ -54,7 +55,7 @@ def observe_file(path: str, request: observer_pb2.GetFlowsRequest, look: Look) -
             raise CommandError(f"--last must be <= 1_000_000, got {request.number}")
         text = FlowText(look)
         try:
-            _print_all(select(Responses().read(lines_of(file)), request, predicate), request, text)
+            _print_all(_selected(lines_of(file), request, predicate, text), request)
         except LineTooLong:
             raise CommandError("bufio.Scanner: token too long") from None
         except OSError as error:
@@ -101,93 +102,85 @@ def lines_of(file: int) -> Iterator[list[bytes]]:
         yield [rest]
 
 
-class Responses:
-    """Lines become responses. Remembers whether unknown fields were reported, and the line number."""
+class LineReader:
+    """Lines become responses, one by one. Remembers whether unknown fields were reported."""
 
     def __init__(self) -> None:
-        self._discard_unknown = False
-        self._number = 0
+        self.discard_unknown = False
 
-    def read(self, batches: Iterable[list[bytes]]) -> Iterator[list[observer_pb2.GetFlowsResponse]]:
-        """Batch by batch; what cannot be read is reported."""
-        for lines in batches:
-            yield [response for line in lines if (response := self.one(line)) is not None]
-
-    def one(self, line: bytes) -> observer_pb2.GetFlowsResponse | None:
-        """One line; None when it cannot be read."""
-        self._number += 1
+    def quietly(self, line: bytes) -> observer_pb2.GetFlowsResponse | None:
+        """A line as it would be read now; None when it is broken."""
         try:
-            return from_json(line, observer_pb2.GetFlowsResponse, self._discard_unknown)
-        except ValueError as error:
-            return self._second_try(line, error)
+            return from_json(line, observer_pb2.GetFlowsResponse, self.discard_unknown)
+        except ValueError:
+            return None
 
-    def _second_try(self, line: bytes, error: ValueError) -> observer_pb2.GetFlowsResponse | None:
+    def read(self, line: bytes, number: int) -> observer_pb2.GetFlowsResponse | None:
+        """A line; None when it is broken, which is reported with its number in the file."""
+        try:
+            return from_json(line, observer_pb2.GetFlowsResponse, self.discard_unknown)
+        except ValueError as error:
+            return self._second_try(line, number, error)
+
+    def _second_try(self, line: bytes, number: int, error: ValueError) -> observer_pb2.GetFlowsResponse | None:
         """Fields that we do not know come from a newer server: worth one warning, not the loss of the line."""
-        if not self._discard_unknown:
+        if not self.discard_unknown:
             try:
                 response = from_json(line, observer_pb2.GetFlowsResponse, discard_unknown=True)
             except ValueError as still:
                 error = still
             else:
-                self._discard_unknown = True
+                self.discard_unknown = True
                 log.warn(
                     "unknown field detected, upgrade the Hubble CLI to get rid of this warning",
                     error=error,
-                    number=self._number,
+                    number=number,
                 )
                 return response
         shown = line.rstrip(b"\r").decode("utf-8", "surrogateescape")
-        log.warn("Failed to unmarshal json to flow", error=error, line=shown, number=self._number)
+        log.warn("Failed to unmarshal json to flow", error=error, line=shown, number=number)
         return None
 
 
-def select(
-    batches: Iterable[list[observer_pb2.GetFlowsResponse]],
-    request: observer_pb2.GetFlowsRequest,
-    predicate: FlowPredicate,
-) -> Iterator[list[observer_pb2.GetFlowsResponse]]:
-    """The responses within the time bounds and the filters.
-
-    Times are those of the responses, 1970 when absent; filters see the flow, or an empty one for other records.
-    """
-    since = _key(request.since) if request.HasField("since") else None
-    until = _key(request.until) if request.HasField("until") else None
-    empty_passes = predicate.matches(flow_pb2.Flow())
-
-    def passes(response: observer_pb2.GetFlowsResponse) -> bool:
-        time = _key(response.time)
-        if (since is not None and time < since) or (until is not None and time > until):
-            return False
-        if not response.HasField("flow"):
-            return empty_passes
-        return predicate.matches(response.flow)
-
-    for batch in batches:
-        if since is None and until is None and predicate.passes_all:
-            yield batch
-        else:
-            yield list(filter(passes, batch))
+def _selected(
+    batches: Iterable[list[bytes]], request: observer_pb2.GetFlowsRequest, predicate: FlowPredicate, text: FlowText
+) -> Iterator[Records]:
+    """The records within the time bounds and the filters, batch by batch."""
+    reader = LineReader()
+    number = 0
+    fast = FastRecords(request, predicate, text) if FastRecords.serves(request, text.look) else None
+    slow = SlowRecords(request, predicate, text)
+    for lines in batches:
+        # A few lines are read before the machinery for many would have started.
+        serve = slow if fast is None or len(lines) < FastRecords.WORTHWHILE else fast
+        yield serve.select(lines, number, reader)
+        number += len(lines)
 
 
-def _key(time: object) -> tuple[int, int]:
-    return time.seconds, time.nanos  # type: ignore[attr-defined]
-
-
-def _print_all(
-    batches: Iterable[list[observer_pb2.GetFlowsResponse]], request: observer_pb2.GetFlowsRequest, text: FlowText
-) -> None:
+def _print_all(batches: Iterable[Records], request: observer_pb2.GetFlowsRequest) -> None:
     number = request.number if request.number < (1 << 64) - 1 else 0
     if number and not request.first:
-        last: deque[observer_pb2.GetFlowsResponse] = deque(maxlen=number)
-        for batch in batches:
-            last.extend(batch)
-        write_chunks(text.many(last))
+        _print_last(batches, number)
         return
     left = number
     for batch in batches:
         if number:
-            batch = batch[:left]
+            batch = batch.first(left)
             left -= len(batch)
-        write_chunks(text.many(batch))
+        write_chunks(batch.chunks())
         if number and not left:
             return
+
+
+def _print_last(batches: Iterable[Records], number: int) -> None:
+    kept: deque[Records] = deque()
+    count = 0
+    for batch in batches:
+        kept.append(batch)
+        count += len(batch)
+        while count - len(kept[0]) >= number:
+            count -= len(kept.popleft())
+    if kept and count > number:
+        kept[0] = kept[0].last(len(kept[0]) - (count - number))
+    for batch in kept:
+        write_chunks(batch.chunks())

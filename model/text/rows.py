@@ -11,7 +11,7 @@ the row) go the slow way, as messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -38,6 +38,7 @@ from model.text.parts import (
 )
 from model.text.pieces import Column, TextByIndex, TextByKey, join_lines, number_texts
 from model.text.style import CYAN
+from model.whole_rows import take
 from proto.flow import flow_pb2
 from proto.observer import observer_pb2
 
@@ -82,7 +83,7 @@ class RowText:
     def __init__(self, look: Look, tables: Tables, *, masked: bool = False) -> None:
         """With `masked`, only what Hubble's default field mask lets through is shown, whatever the rows know."""
         self._look = look
-        self._tables = tables
+        self.tables = self._tables = tables
         self._masked = masked
         self._hosts = TextByKey(words=4, texts=2)
         self._tails = TextByKey(words=4, texts=1)
@@ -91,20 +92,32 @@ class RowText:
         self._aux = AuxKinds(tables, _contradiction)
         self._slow = SlowRows(look, tables, masked=masked)
 
-    def text(self, rows: Rows) -> str:
-        """The records of all flows and gaps; in dict form without a separator before the first."""
-        rows = flows_and_gaps(rows)
-        text = "".join(self._chunk(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK))
+    def text(self, rows: Rows, given: Mapping[int, str] | None = None) -> str:
+        """The records of all flows and gaps; in dict form without a separator before the first.
+
+        given  records that were made elsewhere, by the row in whose place they stand; that row is not looked at.
+        """
+        if given is None:
+            rows, given = flows_and_gaps(rows), {}
+        starts = range(0, len(rows), CHUNK)
+        text = "".join(self._chunk(rows[start : start + CHUNK], start, given) for start in starts)
         return text.removeprefix(f"{SEPARATOR}\n") if self._look.output is Output.DICT else text
 
-    def _chunk(self, rows: Rows) -> str:
+    def _chunk(self, rows: Rows, start: int, given: Mapping[int, str]) -> str:
         slow = self._aux.contradicting(rows)
+        here = [row for row in given if start <= row < start + len(rows)] if given else []
+        for row in here:
+            slow[row - start] = False
         replaced = self._slow.texts(rows, slow)
+        replaced.update((row - start, given[row]) for row in here)
         if self._look.output is Output.DICT:
             replaced = {row: f"{SEPARATOR}\n{text}" for row, text in replaced.items()}
+        if not replaced:
+            return join_lines(self._columns(rows), len(rows), replaced)
         if len(replaced) == len(rows):
-            return "".join(replaced.values())
-        return join_lines(self._columns(rows[~slow] if replaced else rows), len(rows), replaced)
+            return "".join(replaced[row] for row in range(len(rows)))
+        slow[[row - start for row in here]] = True
+        return join_lines(self._columns(take(rows, ~slow)), len(rows), replaced)
 
     def _columns(self, rows: Rows) -> list[Column | str]:
         has_ports = (rows["l4"] == L4.TCP) | (rows["l4"] == L4.UDP) | (rows["l4"] == L4.SCTP)
@@ -270,7 +283,7 @@ _TAIL_BITS: Final = Bit.HAS_EVENT_TYPE | Bit.HAS_TCP_FLAGS | Bit.SUMMARY_IN_AUX 
 def flows_and_gaps(rows: Rows) -> Rows:
     """The rows that a stream of flows shows."""
     kinds = rows["kind"]
-    return rows[(kinds == Kind.FLOW) | (kinds == Kind.LOST)] if kinds.any() else rows
+    return take(rows, (kinds == Kind.FLOW) | (kinds == Kind.LOST)) if kinds.any() else rows
 
 
 class Contradiction(IntEnum):
@@ -338,7 +351,7 @@ class SlowRows:
         places = np.flatnonzero(chosen)
         if not len(places):
             return {}
-        encoded = self._encoder.responses(rows[places])
+        encoded = self._encoder.responses(take(rows, places))
         responses = [observer_pb2.GetFlowsResponse.FromString(encoded.payload(at)) for at in range(len(encoded))]
         return dict(zip(places.tolist(), map(self._text, responses), strict=True))
 

@@ -29,6 +29,7 @@ from model.text.pieces import Column, TextByIndex, TextByKey, join_lines, number
 from model.text.rows import AuxKinds, Contradiction, SlowRows, flows_and_gaps
 from model.text.times import json_time
 from model.text.tojson import fields_json, json_text, to_json
+from model.whole_rows import take
 from proto.flow import flow_pb2
 
 U64 = npt.NDArray[np.uint64]
@@ -115,7 +116,7 @@ class RowJson:
             return "".join(replaced.values())
         if replaced:
             fast = ~slow
-            return join_lines(self._columns(rows[fast], high[fast], low[fast]), len(rows), replaced)
+            return join_lines(self._columns(take(rows, fast), high[fast], low[fast]), len(rows), replaced)
         return join_lines(self._columns(rows, high, low), len(rows), replaced)
 
     def _columns(self, rows: Rows, high: U64, low: U64) -> list[Column | str]:
