@@ -217,7 +217,9 @@ def status_matches(code: int, entries: Iterable[str]) -> bool:
 
 
 def path_matches(url: str, patterns: Iterable[str]) -> bool:
-    """URLs of the tests are plain: an absolute URL or path, or nonsense without a slash in front."""
+    """URLs of the tests are plain: an absolute URL or path, `*`, or nonsense without a slash in front."""
+    if url == "*":
+        return any(re.search(pattern, url) for pattern in patterns)
     if not url or any(ord(char) < 0x20 for char in url):
         return False
     found = re.fullmatch(r"(?:[a-z]+://[^/?#]*)?(/[^?]*)?(\?.*)?", url)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from model.filters import compile_filters
 from model.filters.addresses import IntervalTest, WideIntervalTest, merged
 from model.filters.l7 import url_path
-from model.row import L4, Bit, empty_rows
+from model.row import L4, Bit, Reply, empty_rows
 from model.tables import Tables
 from proto.flow import flow_pb2
 from tests.support.filter_strategies import filter_of
@@ -211,3 +211,35 @@ def test_a_network_contains_what_python_says(
     wanted = any(address in ipaddress.ip_network(prefix, strict=False) for prefix in prefixes)
     if prefixes:
         assert holds(flow_pb2.Flow(IP=flow_pb2.IP(source=str(address))), source_ip=prefixes) == wanted
+
+
+def test_a_dropped_flow_counts_as_no_reply_where_that_is_not_known() -> None:
+    rows = empty_rows(6)
+    rows["is_reply"] = [Reply.ABSENT, Reply.ABSENT, Reply.FALSE, Reply.FALSE, Reply.TRUE, Reply.TRUE]
+    rows["verdict"] = [1, 2, 1, 2, 1, 2]
+    for wanted, found in (
+        ([False], [0, 1, 1, 1, 0, 0]),
+        ([True], [0, 0, 0, 0, 1, 1]),
+        ([True, False], [0, 1, 1, 1, 1, 1]),
+    ):
+        assert compile_filters([filter_of(reply=wanted)]).mask(rows, Tables()).tolist() == found
+
+
+def test_only_dropped_flows_have_a_drop_reason() -> None:
+    rows = empty_rows(3)
+    rows["verdict"], rows["drop_reason"] = [2, 3, 2], [133, 133, 181]
+    predicate = compile_filters([filter_of(drop_reason_desc=["POLICY_DENIED"])])
+    assert predicate.mask(rows, Tables()).tolist() == [True, False, False]
+
+
+def test_an_ipv4_address_in_an_ipv6_packet_is_found_as_what_it_is_shown_as() -> None:
+    rows = empty_rows(3)
+    rows["ip_version"] = [1, 2, 2]
+    rows["src_ip_lo"] = [0x0A000001, 0xFFFF_0A00_0001, 0x0A000001]
+    for entry, found in (
+        ("10.0.0.1", [1, 1, 0]),
+        ("10.0.0.0/8", [1, 1, 0]),
+        ("::/0", [0, 0, 1]),
+        ("::a00:1", [0, 0, 1]),
+    ):
+        assert compile_filters([filter_of(source_ip=[entry])]).mask(rows, Tables()).tolist() == found
