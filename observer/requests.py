@@ -67,7 +67,7 @@ def predicate_of(request: observer_pb2.GetFlowsRequest) -> FlowPredicate | None:
     if not request.whitelist and not request.blacklist:
         return None
     try:
-        return compile_filters(request.whitelist, request.blacklist)
+        return compile_filters(request.whitelist, request.blacklist, port_ranges=True)
     except InvalidFilter as error:
         raise RpcError(Status.UNKNOWN, _naming(error.field, str(error))) from error
 
