@@ -114,7 +114,7 @@ class FlowPredicate:
         Shape: one bool per row. Lost events pass on a server; without `lost_passes` they are judged as a flow about
         which nothing is known, which is what Hubble's CLI does with the lines of a file.
         """
-        return self._mask(rows, tables, lost_passes or self._passes(lambda one: matches_nothing(one)))
+        return self._mask(rows, tables, lost_passes or self.matches_nothing())
 
     def export_mask(self, rows: Rows, tables: Tables) -> Mask:
         """The same by the rules of the exporter, where lost events pass event type filters only."""
@@ -123,6 +123,10 @@ class FlowPredicate:
     def matches(self, flow: flow_pb2.Flow) -> bool:
         """Whether one whole message passes: the slow way, for a flow that is no row."""
         return self._passes(lambda one: one.matches(flow))
+
+    def matches_nothing(self) -> bool:
+        """Whether what is no flow passes where it is judged as one: lost events and node states in a file."""
+        return self._passes(matches_nothing)
 
     def _mask(self, rows: Rows, tables: Tables, lost_passes: bool) -> Mask:
         if self.passes_all:

@@ -128,6 +128,7 @@ def test_lost_events_of_a_file_are_judged_as_empty_flows(
     tables = Tables()
     predicate = compile_filters(whitelist, blacklist)
     assert predicate.mask(lost_row(tables, 1), tables, lost_passes=False).tolist() == [passes]
+    assert predicate.matches_nothing() == passes
 
 
 def test_the_exporter_passes_lost_events_by_event_type_only() -> None:
