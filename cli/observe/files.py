@@ -32,7 +32,7 @@ TOO_LONG: Final = 65_536
 
 MAX_LAST: Final = 1_000_000
 
-_READ_BYTES: Final = 1 << 20
+_READ_BYTES: Final = 1 << 22
 
 
 class LineTooLong(Exception):
@@ -90,7 +90,8 @@ def lines_of(file: int) -> Iterator[list[bytes]]:
     """
     rest = b""
     while data := os.read(file, _READ_BYTES):
-        lines = (rest + data).split(b"\n")
+        lines = data.split(b"\n")
+        lines[0] = rest + lines[0]
         rest = lines.pop()
         too_long = max(map(len, lines), default=0) >= TOO_LONG
         if too_long:

@@ -121,7 +121,7 @@ class FastRecords:
     def __init__(self, request: observer_pb2.GetFlowsRequest, predicate: FlowPredicate, text: FlowText) -> None:
         self._bounds = Bounds(request, predicate)
         self._text = text
-        self._lines = Lines()
+        self._lines = Lines(for_json=text.look.output is Output.JSON)
         self._row_text = RowText(text.look, self._lines.tables)
 
     @staticmethod

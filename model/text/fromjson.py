@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -192,14 +193,20 @@ def _scalar(field: FieldDescriptor) -> Read:
     return _SCALARS[field.cpp_type]
 
 
-def _fill_timestamp(message: Any, value: Any, _discard: bool) -> None:
-    text = _text(value, False)
-    message.seconds, message.nanos = parse_rfc3339(text)
+@lru_cache(maxsize=16)
+def _timestamp(text: str) -> tuple[int, int]:
+    """Seconds and nanoseconds; remembered, because a response repeats the time of its flow."""
+    seconds, nanos = parse_rfc3339(text)
     point = max(text.rfind("."), text.rfind(","))
     if point >= 0 and len(text[point + 1 :].rstrip("Z").split("+")[0].split("-")[0]) > 9:
         raise ValueError(f"{text!r} is finer than nanoseconds")
-    if not MIN_SECONDS <= message.seconds <= MAX_SECONDS:
+    if not MIN_SECONDS <= seconds <= MAX_SECONDS:
         raise ValueError(f"{text!r} is not within the years 1 to 9999")
+    return seconds, nanos
+
+
+def _fill_timestamp(message: Any, value: Any, _discard: bool) -> None:
+    message.seconds, message.nanos = _timestamp(_text(value, False))
 
 
 def _fill_any(_message: Any, _value: Any, _discard: bool) -> None:
@@ -240,59 +247,16 @@ def _wrapper_filler(message_type: Any) -> Fill:
     return fill
 
 
-def _setter(field: FieldDescriptor) -> Fill:
-    name = field.name
-    if field.cpp_type == _F.CPPTYPE_MESSAGE:
-        filler: Fill | None = None
-
-        def fill_one(message: Any, value: Any, discard: bool) -> None:
-            nonlocal filler
-            filler = filler or _filler(field.message_type)
-            inner = getattr(message, name)
-            # Presence is news, even of an empty message.
-            inner.SetInParent()
-            filler(inner, value, discard)
-
-        def fill_many(message: Any, value: Any, discard: bool) -> None:
-            nonlocal filler
-            filler = filler or _filler(field.message_type)
-            if not isinstance(value, list):
-                raise ValueError(f"invalid value {_shown(value)} of {name}, expected a list")
-            container = getattr(message, name)
-            for item in value:
-                filler(container.add(), item, discard)
-
-        return fill_many if field.is_repeated else fill_one
-    read = _scalar(field)
-
-    def set_one(message: Any, value: Any, discard: bool) -> None:
-        try:
-            setattr(message, name, read(value, discard))
-        except _SkipError:
-            return
-
-    def set_many(message: Any, value: Any, discard: bool) -> None:
-        if not isinstance(value, list):
-            raise ValueError(f"invalid value {_shown(value)} of {name}, expected a list")
-        container = getattr(message, name)
-        for item in value:
-            try:
-                container.append(read(item, discard))
-            except _SkipError:
-                continue
-
-    return set_many if field.is_repeated else set_one
-
-
 def _fields_filler(message_type: Any) -> Fill:
-    plan: dict[str, tuple[int, str, Fill]] = {}
+    # One flat function: a line has some forty values, and calls are what they cost.
+    plan: dict[str, tuple[int, str, str, Read | None, Fill | None]] = {}
     for field in message_type.fields:
         oneof = field.containing_oneof
-        entry = (field.number, "" if oneof is None else oneof.name, _setter(field))
+        entry = (field.number, "" if oneof is None else oneof.name, field.name, *_reader(field))
         plan[field.json_name] = plan[field.name] = entry
 
     def fill(message: Any, value: Any, discard: bool) -> None:
-        if not isinstance(value, tuple):
+        if type(value) is not tuple:
             raise ValueError(f"invalid value {_shown(value)}, expected an object for {message_type.name}")
         seen: set[int | str] = set()
         for key, item in value:
@@ -301,7 +265,7 @@ def _fields_filler(message_type: Any) -> Fill:
                 if discard:
                     continue
                 raise ValueError(f"unknown field {_shown(key)}")
-            number, oneof, set_field = entry
+            number, oneof, name, read, fill_field = entry
             if number in seen:
                 raise ValueError(f"duplicate field {_shown(key)}")
             seen.add(number)
@@ -311,6 +275,71 @@ def _fields_filler(message_type: Any) -> Fill:
                 if oneof in seen:
                     raise ValueError(f"{_shown(key)} besides another of {oneof}")
                 seen.add(oneof)
-            set_field(message, item, discard)
+            if read is _text and type(item) is str:
+                setattr(message, name, item)
+            elif fill_field is not None:
+                fill_field(message, item, discard)
+            elif read is not None:
+                try:
+                    setattr(message, name, read(item, discard))
+                except _SkipError:
+                    continue
+
+    return fill
+
+
+def _reader(field: FieldDescriptor) -> tuple[Read | None, Fill | None]:
+    """How a field's value is read: a plain one, or what fills anything else."""
+    if field.is_repeated:
+        return None, _messages_filler(field) if field.cpp_type == _F.CPPTYPE_MESSAGE else _list_filler(field)
+    if field.cpp_type == _F.CPPTYPE_MESSAGE:
+        return None, _message_filler(field)
+    return _scalar(field), None
+
+
+def _message_filler(field: FieldDescriptor) -> Fill:
+    name, inner_type = field.name, field.message_type
+    filler: Fill | None = None
+
+    def fill(message: Any, value: Any, discard: bool) -> None:
+        nonlocal filler
+        if filler is None:
+            filler = _filler(inner_type)
+        inner = getattr(message, name)
+        # Presence is news, even of an empty message.
+        inner.SetInParent()
+        filler(inner, value, discard)
+
+    return fill
+
+
+def _messages_filler(field: FieldDescriptor) -> Fill:
+    name, inner_type = field.name, field.message_type
+
+    def fill(message: Any, value: Any, discard: bool) -> None:
+        if type(value) is not list:
+            raise ValueError(f"invalid value {_shown(value)} of {name}, expected a list")
+        filler, add = _filler(inner_type), getattr(message, name).add
+        for item in value:
+            filler(add(), item, discard)
+
+    return fill
+
+
+def _list_filler(field: FieldDescriptor) -> Fill:
+    name, read = field.name, _scalar(field)
+
+    def fill(message: Any, value: Any, discard: bool) -> None:
+        if type(value) is not list:
+            raise ValueError(f"invalid value {_shown(value)} of {name}, expected a list")
+        if read is _text and set(map(type, value)) <= {str}:
+            getattr(message, name).extend(value)
+            return
+        append = getattr(message, name).append
+        for item in value:
+            try:
+                append(read(item, discard))
+            except _SkipError:
+                continue
 
     return fill

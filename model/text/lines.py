@@ -11,6 +11,7 @@ hold plain values; everything else takes the slow way, with the same result.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -40,12 +41,12 @@ and destination port (0: none)."""
 TEMPLATES_KEPT: Final = 20_000
 """About 25 MB. When there are more, all are found again as needed."""
 
-_HEAD: Final = b'{"flow":{"time":"'
-_UUID: Final = b'","uuid":"'
+_HEAD: Final = re.compile(rb'\{"flow":\{"time":"([^"]{20,30})"(?:,"uuid":"([^"]{36})")?').match
 _UUID_CHARS: Final = 36
+_PORTS: Final = re.compile(rb'"source_port":([0-9]{1,5}),"destination_port":([0-9]{1,5})(?=[,}])').search
 _PORT: Final = b'"source_port":'
-_BETWEEN: Final = b',"destination_port":'
 _TIME: Final = b'"time":"'
+_L7: Final = b'"l7":{'
 _TAIL: Final = b'"}'
 
 _SLOW: Final = -1
@@ -65,7 +66,7 @@ class LineBatch:
     """One per line; zeros where the line is not regular."""
     regular: Bools
     canonical: Bools
-    """Regular, and written exactly as we would write it."""
+    """Regular, and written exactly as we would write it. Only known when it was asked for."""
     outer_ns: I64
     """The time of the response, for regular lines."""
 
@@ -73,7 +74,9 @@ class LineBatch:
 class Lines:
     """Reads lines. Remembers templates; `tables` is replaced when there were too many."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, for_json: bool = False) -> None:
+        """With `for_json`, lines are wanted as they are; without it, nobody asks whether they are `canonical`."""
+        self._for_json = for_json
         self.forget()
 
     def forget(self) -> None:
@@ -128,34 +131,27 @@ class Lines:
 
     def _cut(self, line: bytes) -> Holes | None:
         """The holes of a line; None where it does not look like one of ours."""
-        if line[:17] != _HEAD or line[-2:] != _TAIL:
-            return None
-        time_end = line.find(b'"', 17)
+        head = _HEAD(line)
         tail = line.rfind(_TIME, -48)
-        if time_end < 0 or tail <= time_end:
+        if head is None or tail < 0 or line[-2:] != _TAIL:
             return None
-        start = time_end + 1
-        uuid = b""
-        if line[time_end : time_end + 10] == _UUID:
-            start = time_end + 46
-            uuid = line[time_end + 10 : start]
-            if line[start : start + 1] != b'"':
+        flow_time, uuid = head.groups(b"")
+        # The quote behind the uuid tells lines with one from lines without.
+        start = head.end() - 1 if uuid else head.end()
+        if tail <= start:
+            return None
+        ports = _PORTS(line, start)
+        if ports is None:
+            if line.find(_PORT, start) >= 0:
                 return None
-        port = line.find(_PORT, start)
-        if port < 0:
-            return line[start:tail], line[17:time_end], line[tail + 8 : -2], uuid, 0, 0
-        first = port + 14
-        between = line.find(b",", first, first + 6)
-        second = between + 20
-        if between < 0 or line[between:second] != _BETWEEN:
-            return None
-        behind = second + 6 - len(line[second : second + 6].lstrip(b"0123456789"))
+            return line[start:tail], flow_time, line[tail + 8 : -2], uuid, 0, 0
         known = self._ports.get
-        sport = known(line[first:between]) or self._port(line[first:between])
-        dport = known(line[second:behind]) or self._port(line[second:behind])
+        source, destination = ports.groups()
+        sport, dport = known(source) or self._port(source), known(destination) or self._port(destination)
         if not sport or not dport:
             return None
-        return (line[start:first], line[behind:tail]), line[17:time_end], line[tail + 8 : -2], uuid, sport, dport
+        first, behind = ports.span()
+        return (line[start:first], line[behind:tail]), flow_time, line[tail + 8 : -2], uuid, sport, dport
 
     def _port(self, text: bytes) -> int:
         """A port from 1 on; 0 for any other text."""
@@ -166,13 +162,14 @@ class Lines:
         return 0
 
     def _learn(self, line: bytes, holes: Holes, read_one: Read) -> int:
-        """Make a template of a kind of line that is seen the second time: many are never seen again."""
-        seen = hash(holes[0])
-        if seen not in self._seen:
-            if len(self._seen) > 8 * TEMPLATES_KEPT:
-                self._seen.clear()
-            self._seen.add(seen)
-            return _SLOW
+        """Make a template of a new kind of line. With L7 details it must come twice: most of those never do."""
+        if _L7 in line:
+            seen = hash(holes[0])
+            if seen not in self._seen:
+                if len(self._seen) > 8 * TEMPLATES_KEPT:
+                    self._seen.clear()
+                self._seen.add(seen)
+                return _SLOW
         response = read_one(line)
         number = _SLOW if response is None else self._template(line, holes, response)
         self._numbers[holes[0]] = number
@@ -182,7 +179,7 @@ class Lines:
         flow = response.flow
         if not _fits(line, holes, response):
             return _SLOW
-        canonical = to_json(response).encode() == line
+        canonical = self._for_json and to_json(response).encode() == line
         # What no text shows: without it, lines share what they point at.
         flow.ClearField("uuid")
         flow.ClearField("emitter")
