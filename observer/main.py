@@ -121,7 +121,7 @@ class _Observer:
         )
         self._server = Server(
             [ObserverService(shared), ColumnsService(shared), PeerService(self._peers)],
-            metadata={"hubble-server-version": VERSION},
+            metadata={"hubble-server-version": VERSION, "flowscope-columns": "1"},
         )
         tls = _tls(config)
         for address in config.listen:

@@ -45,6 +45,15 @@ BATCH_ROWS: Final = 2048
 COLUMN_ROWS: Final = 16_384
 COLUMN_GAP_S: Final = 0.005
 """A batch of columns carries its dictionaries along, so a follower's batches are not sent faster than this."""
+
+PROGRESS_KEY: Final = "flowscope-progress"
+GAP_KEY: Final = "flowscope-gap-ms"
+"""Metadata of a relay. It merges by time, so it wants to know that nothing older will come; and with many nodes it can
+do with fewer, larger batches of columns."""
+PROGRESS_S: Final = 0.1
+ON_THE_WAY_NS: Final = 50_000_000
+"""An event younger than this may still be on its way from the kernel into the ring."""
+LONGEST_GAP_S: Final = 1.0
 KEPT_ENCODERS: Final = 16
 
 RATE_WINDOW_NS: Final = 60 * 10**9
@@ -168,7 +177,8 @@ class ColumnsService(Service):
         """As observer.Observer/GetFlows; a request that is refused there is refused here."""
         selection = _flow_selection(self._shared, request)
         mask_of(request)
-        await _stream(self._shared, selection, self._frame, call, COLUMN_ROWS, COLUMN_GAP_S)
+        gap_s = max(COLUMN_GAP_S, _asked_gap_s(call))
+        await _stream(self._shared, selection, self._frame, call, COLUMN_ROWS, _columns_progress, gap_s)
 
     def _frame(self, rows: Rows) -> bytes:
         # Arrow is the largest library here; who never asks for columns does not pay for it.
@@ -207,13 +217,34 @@ def _flow_selection(shared: Shared, request: observer_pb2.GetFlowsRequest) -> Se
     return Selection(shared.ring, window, matches)
 
 
+def _flows_progress(at: Timestamp) -> bytes:
+    return frame(observer_pb2.GetFlowsResponse(time=at))
+
+
+def _columns_progress(at: Timestamp) -> bytes:
+    return frame(columns_pb2.ColumnsResponse(time=at))
+
+
+def _asked_gap_s(call: Call) -> float:
+    text = call.metadata.get(GAP_KEY, "")
+    return min(int(text) / 1000, LONGEST_GAP_S) if text.isascii() and text.isdecimal() else 0.0
+
+
 async def _stream(
-    shared: Shared, selection: Selection, encode: Encode, call: Call, batch_rows: int, gap_s: float = 0.0
+    shared: Shared,
+    selection: Selection,
+    encode: Encode,
+    call: Call,
+    batch_rows: int,
+    progress: Callable[[Timestamp], bytes] | None = None,
+    gap_s: float = 0.0,
 ) -> None:
     """Send what `selection` gives until it ends, the client leaves, or the server stops.
 
-    gap_s  the least time between two batches of a follower that keeps up.
+    progress  makes the message for a relay that asks (PROGRESS_KEY) to hear when there is nothing to send.
+    gap_s     the least time between two batches of a follower that keeps up.
     """
+    told = progress if call.metadata.get(PROGRESS_KEY) else None
     await call.start()
     for _ in selection.seek():
         await asyncio.sleep(0)
@@ -229,9 +260,25 @@ async def _stream(
             continue
         if shared.bell.stopped:
             raise RpcError(Status.UNAVAILABLE, "server is stopping")
-        await shared.bell.wait()
+        if told is None:
+            await shared.bell.wait()
+        else:
+            await _wait_and_tell(shared, call, told)
         if (early_s := sent_s + gap_s - time.monotonic()) > 0:
             await asyncio.sleep(early_s)
+
+
+async def _wait_and_tell(shared: Shared, call: Call, progress: Callable[[Timestamp], bytes]) -> None:
+    """Until there are new rows; each PROGRESS_S without any, say up to when all has been sent."""
+    while True:
+        try:
+            async with asyncio.timeout(PROGRESS_S):
+                await shared.bell.wait()
+            return
+        except TimeoutError:
+            at = Timestamp()
+            at.FromNanoseconds(time.time_ns() - ON_THE_WAY_NS)
+            await call.send(progress(at))
 
 
 def _encoded(shared: Shared, selected: Selected, encode: Encode) -> bytes | bytearray | memoryview:
