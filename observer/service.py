@@ -269,16 +269,15 @@ async def _stream(
 
 
 async def _wait_and_tell(shared: Shared, call: Call, progress: Callable[[Timestamp], bytes]) -> None:
-    """Until there are new rows; each PROGRESS_S without any, say up to when all has been sent."""
-    while True:
-        try:
-            async with asyncio.timeout(PROGRESS_S):
-                await shared.bell.wait()
-            return
-        except TimeoutError:
-            at = Timestamp()
-            at.FromNanoseconds(time.time_ns() - ON_THE_WAY_NS)
-            await call.send(progress(at))
+    """Until there may be new rows; after PROGRESS_S without any, say up to when all has been sent."""
+    try:
+        async with asyncio.timeout(PROGRESS_S):
+            await shared.bell.wait()
+    except TimeoutError:
+        at = Timestamp()
+        at.FromNanoseconds(time.time_ns() - ON_THE_WAY_NS)
+        # The bell may ring meanwhile, unheard; so the caller looks again before it waits again.
+        await call.send(progress(at))
 
 
 def _encoded(shared: Shared, selected: Selected, encode: Encode) -> bytes | bytearray | memoryview:

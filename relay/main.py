@@ -37,7 +37,7 @@ async def serve(config: RelayConfig, stop: asyncio.Event, reload: asyncio.Event)
     health = Health(SERVICE_NAMES, serving=False)
     server = Server(
         [RelayObserver(config, peers), RelayColumns(config, peers)],
-        metadata={"hubble-relay-version": VERSION},
+        metadata={"hubble-relay-version": VERSION, "flowscope-columns": "1"},
         health=health,
     )
     plain = Server([], health=health, reflection=False)

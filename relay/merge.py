@@ -43,7 +43,10 @@ class Merge:
         self._pool: Items = np.zeros(0, dtype)
         """Sorted."""
         self._new: list[Items] = []
-        self._progress: dict[int, int] = {}
+        self._seen: dict[int, int] = {}
+        """Per source: everything older was delivered, by what it delivered."""
+        self._promised: dict[int, int] = {}
+        """The same, by promise; forgotten when the source speaks again, since then its own times count."""
         self._next = 0
         self._last_ns = NEVER
         self.late = 0
@@ -53,7 +56,7 @@ class Merge:
         """A new source, of which nothing is known; returns its handle."""
         source = self._next
         self._next += 1
-        self._progress[source] = NEVER
+        self._seen[source] = self._promised[source] = NEVER
         return source
 
     def push(self, sources: Sequence[int], counts: Sequence[int], items: Items) -> None:
@@ -68,16 +71,20 @@ class Merge:
         filled = np.flatnonzero(sizes)
         newest = np.maximum.reduceat(items["ts_ns"], (np.cumsum(sizes) - sizes)[filled])
         for index, ts_ns in zip(filled.tolist(), newest.tolist(), strict=True):
-            self.promise(sources[index], ts_ns - self._disorder_ns)
+            source = sources[index]
+            if source in self._seen:
+                self._seen[source] = max(self._seen[source], ts_ns - self._disorder_ns)
+                self._promised[source] = NEVER
 
     def promise(self, source: int, ts_ns: int) -> None:
         """The source has delivered everything older than `ts_ns`, or we shall not wait for it."""
-        if ts_ns > self._progress.get(source, FOREVER):
-            self._progress[source] = ts_ns
+        if source in self._seen:
+            self._promised[source] = max(self._promised[source], ts_ns)
 
     def end(self, source: int) -> None:
         """The source delivers nothing more; what is pending stays."""
-        self._progress.pop(source, None)
+        self._seen.pop(source, None)
+        self._promised.pop(source, None)
 
     def size(self) -> int:
         """Items that wait."""
@@ -85,11 +92,11 @@ class Merge:
 
     def bound(self) -> int:
         """Up to this time everything is known; FOREVER when no source is left."""
-        return min(self._progress.values(), default=FOREVER)
+        return min(map(max, self._seen.values(), self._promised.values()), default=FOREVER)
 
     def progress(self, source: int) -> int:
         """Up to this time a source has delivered; FOREVER for one that ended."""
-        return self._progress.get(source, FOREVER)
+        return max(self._seen[source], self._promised[source]) if source in self._seen else FOREVER
 
     def release(self, bound: int) -> Released:
         """Items up to and including `bound`, sorted; equal times in the order of arrival."""

@@ -157,12 +157,19 @@ def test_a_promise_releases_what_others_delivered() -> None:
     assert merge.release(merge.bound()).items["ts_ns"].tolist() == [10]
 
 
-def test_a_promise_is_never_taken_back() -> None:
+def test_a_source_that_speaks_again_is_waited_for_by_its_own_times() -> None:
     merge = Merge(ITEM)
-    only = merge.add()
-    merge.promise(only, 50)
-    merge.push([only], [1], items(10))
-    assert merge.bound() == 50
+    silent, other = merge.add(), merge.add()
+    merge.push([silent, other], [1, 1], items(10, 12))
+    merge.promise(silent, 50)
+    assert merge.bound() == 12
+    merge.push([other], [1], items(30))
+    assert merge.release(merge.bound()).items["ts_ns"].tolist() == [10, 12, 30]
+    merge.push([silent, other], [1, 1], items(31, 40))
+    assert merge.bound() == 31
+    merge.push([silent], [1], items(33))
+    assert merge.release(merge.bound()).items["ts_ns"].tolist() == [31, 33]
+    assert merge.late == 0
 
 
 def test_what_waits_can_be_renumbered() -> None:
