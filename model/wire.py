@@ -60,13 +60,16 @@ def number(field_tag: bytes, value: int) -> bytes:
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """The number at `at` and where it ends. Raises ValueError when it is cut off."""
     value = shift = 0
-    while at < len(data) and shift < 70:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-        shift += 7
+    try:
+        while shift < 70:
+            byte = data[at]
+            at += 1
+            if byte < 0x80:
+                return value | byte << shift, at
+            value |= (byte & 0x7F) << shift
+            shift += 7
+    except IndexError:
+        pass
     raise ValueError("truncated varint")
 
 

@@ -42,7 +42,16 @@ POSING_AS_OUTER = Response()
 POSING_AS_OUTER.flow.MergeFromString(OUTER_TAG + b"\x02\x08\x01")
 
 
-@settings(max_examples=200)
+def of_ours_without_outer_time() -> Response:
+    rows, tables = make_rows(1)
+    message = messages_of(rows, tables)[0]
+    assert message is not None
+    message.ClearField("time")
+    return message
+
+
+@settings(max_examples=200, deadline=None)
+@example([of_ours_without_outer_time()])
 @example([flow_response()])
 @example([flow_response(uuid="00000000-0000-0000-0000-000000000000")])
 @example([flow_response(time={"seconds": -1})])
@@ -62,7 +71,7 @@ def test_rows_of_messages_are_encoded_as_the_messages_they_were(messages: list[R
     assert messages_of(from_arrow_ipc(to_arrow_ipc(rows, tables), received), received) == messages
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(responses().filter(lambda one: one.HasField("flow")), min_size=1, max_size=3), st.data())
 def test_masks_cut_flows_of_other_servers_too(messages: list[Response], data: st.DataObject) -> None:
     mask = FieldMask.parse(data.draw(st.lists(st.sampled_from(PATHS), min_size=1, max_size=4)))
@@ -79,7 +88,7 @@ def test_masks_cut_flows_of_other_servers_too(messages: list[Response], data: st
         assert answer.time == masked.time
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(tables_and_rows())
 def test_flows_of_our_own_come_back_as_the_rows_they_were(case: tuple[Tables, Rows]) -> None:
     tables, rows = case
