@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
+from model.arrow_arrays import from_numbers, from_values, to_numbers
 from model.arrow_table import rows_to_arrow_table
 from model.flow_parts import split_aux
 from model.row import IPV6, L4, ROW, Kind, Reply, Rows, empty_rows
@@ -55,15 +56,14 @@ def to_arrow_ipc(rows: Rows, tables: Tables) -> bytes:
     """An Arrow IPC stream of one record batch with these rows and the table entries that they use."""
     import pyarrow as pa
 
-    columns: dict[str, Any] = {name: _plain_column(rows[name]) for name in _PLAIN_FIELDS}
+    columns: dict[str, Any] = {name: from_numbers(rows[name]) for name in _PLAIN_FIELDS}
     for table, fields in TABLE_FIELDS.items():
         indices = np.stack([rows[field] for field in fields], axis=1).ravel()
         used, compact = compacted(indices, len(tables.table(table)))
         values = tables.table(table).values
-        entries = pa.array(
-            map(_AS_ARROW.get(table, _same), (values[index] for index in used.tolist())), _types()[table]
-        )
-        column = pa.DictionaryArray.from_arrays(pa.array(compact), entries)
+        as_arrow = _AS_ARROW.get(table, _same)
+        entries = from_values([as_arrow(values[index]) for index in used.tolist()], _types()[table])
+        column = pa.DictionaryArray.from_arrays(from_numbers(compact), entries)
         columns[table] = pa.FixedSizeListArray.from_arrays(column, len(fields)) if len(fields) > 1 else column
     batch = pa.record_batch(list(columns.values()), schema=_schema())
     sink = pa.BufferOutputStream()
@@ -108,16 +108,6 @@ _SORT_FROM: Final = 16
 """A table so many times larger than the batch is not walked through."""
 
 
-def _plain_column(values: npt.NDArray[Any]) -> Any:
-    import pyarrow as pa
-
-    if values.ndim == 1:
-        return pa.array(np.ascontiguousarray(values))
-    width = values.shape[1]
-    buffer = pa.py_buffer(np.ascontiguousarray(values))
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(values), [None, buffer])
-
-
 def _read_batch(batch: pa.RecordBatch, tables: Tables) -> Rows:
     rows = empty_rows(batch.num_rows)
     for name in _PLAIN_FIELDS:
@@ -139,11 +129,9 @@ def _plain_values(name: str, column: Any) -> npt.NDArray[Any]:
         raise ValueError(f"not a batch of flows: {name} lacks values")
     kind = ROW[name]
     if kind.subdtype is None:
-        values: npt.NDArray[Any] = column.to_numpy()
-        return values
-    width = kind.itemsize
-    start = column.offset * width
-    return np.frombuffer(column.buffers()[1], np.uint8)[start : start + len(column) * width].reshape(-1, width)
+        return to_numbers(column, kind)
+    base, (width,) = kind.subdtype
+    return to_numbers(column, np.dtype((np.void, width))).view(base).reshape(-1, width)
 
 
 def _dictionary(table: str, column: Any, width: int) -> tuple[npt.NDArray[np.int64], list[Any]]:
@@ -153,7 +141,9 @@ def _dictionary(table: str, column: Any, width: int) -> tuple[npt.NDArray[np.int
         column = column.flatten()
     if column.null_count or len(column) != count * width:
         raise ValueError(f"not a batch of flows: {table} lacks values")
-    return column.indices.to_numpy().astype(np.int64).reshape(-1, width), column.dictionary.to_pylist()
+    return to_numbers(column.indices, np.dtype(_INDEX)).astype(np.int64).reshape(
+        -1, width
+    ), column.dictionary.to_pylist()
 
 
 def _intern(table: str, entries: list[Any], tables: Tables) -> npt.NDArray[np.uint32]:
