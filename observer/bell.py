@@ -10,14 +10,14 @@ class Bell:
 
     def __init__(self) -> None:
         self.stopped = False
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: set[asyncio.Future[None]] = set()
 
     def ring(self) -> None:
         """Wake all who wait now."""
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
+        for future in self._waiting:
             if not future.done():
                 future.set_result(None)
+        self._waiting.clear()
 
     def stop(self) -> None:
         """Wake all, now and from here on: nothing more will come."""
@@ -26,7 +26,12 @@ class Bell:
 
     async def wait(self) -> None:
         """Until the next ring; at once when stopped."""
-        if not self.stopped:
-            future = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
+        if self.stopped:
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
             await future
+        finally:
+            # Who gives up waiting, again and again, on a node where nothing happens must not pile up here.
+            self._waiting.discard(future)

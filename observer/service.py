@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from model import wire
 from model.encode import Encoder
 from model.encode_few import FewEncoder
 from model.mask import FieldMask
@@ -34,7 +35,7 @@ from proto.flow import flow_pb2
 from proto.flowscope import columns_pb2
 from proto.observer import observer_pb2
 from rpc.call import Call, Service
-from rpc.framing import frame, frames
+from rpc.framing import PREFIX, frame, frames
 from rpc.status import RpcError, Status
 
 VERSION: Final = "1.19.4"
@@ -42,7 +43,7 @@ VERSION: Final = "1.19.4"
 
 BATCH_ROWS: Final = 2048
 """Rows per step of a stream: about 2 MB of messages and 8 ms at most, so that nobody waits long."""
-COLUMN_ROWS: Final = 16_384
+COLUMN_ROWS: Final = 8192
 COLUMN_GAP_S: Final = 0.005
 """A batch of columns carries its dictionaries along, so a follower's batches are not sent faster than this."""
 
@@ -54,6 +55,7 @@ PROGRESS_S: Final = 0.1
 ON_THE_WAY_NS: Final = 50_000_000
 """An event younger than this may still be on its way from the kernel into the ring."""
 LONGEST_GAP_S: Final = 1.0
+BATCH_TAG: Final = wire.tag(columns_pb2.ColumnsResponse.BATCH_FIELD_NUMBER, wire.BYTES)
 KEPT_ENCODERS: Final = 16
 
 RATE_WINDOW_NS: Final = 60 * 10**9
@@ -184,7 +186,10 @@ class ColumnsService(Service):
         # Arrow is the largest library here; who never asks for columns does not pay for it.
         from model.columns import to_arrow_ipc
 
-        return frame(columns_pb2.ColumnsResponse(batch=to_arrow_ipc(rows, self._shared.ring.tables)))
+        # By hand, because each copy of some megabytes stays in the process's memory.
+        batch = to_arrow_ipc(rows, self._shared.ring.tables)
+        head = BATCH_TAG + wire.varint(len(batch))
+        return b"".join((PREFIX.pack(0, len(head) + len(batch)), head, batch))
 
 
 def flows_rate(ring: Ring, now_ns: int) -> float:
