@@ -20,6 +20,7 @@ from model.key_index import distinct
 from model.row import L4, NO_LATER_NS, Bit, Kind, Reply, Rows
 from model.summary import summaries, tcp_flags_text
 from model.tables import Tables
+from model.whole_rows import take
 from proto.flow import flow_pb2
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def rows_to_arrow_table(rows: Rows, tables: Tables, *, join_lists: bool = False)
     """
     import pyarrow as pa
 
-    rows = rows[rows["kind"] == Kind.FLOW]
+    rows = take(rows, rows["kind"] == Kind.FLOW)
     times = rows["ts_ns"]
     unknown = ((rows["bits"] & Bit.FOREIGN) != 0) & ((times <= 0) | (times == NO_LATER_NS))
     columns: dict[str, Any] = {"time": pa.array(times, mask=unknown).cast(pa.timestamp("ns", "UTC"))}

@@ -37,6 +37,7 @@ from model.pieces import EMPTY, ByIndex, ByKey, PieceStore
 from model.row import L4, NO_LATER_NS, ROW, Bit, Kind, Rows
 from model.row_values import row_values
 from model.tables import Tables
+from model.whole_rows import take
 from proto.flow import flow_pb2
 from proto.observer import observer_pb2
 
@@ -128,7 +129,7 @@ class Encoder:
 
     def flows(self, rows: Rows) -> list[flow_pb2.Flow]:
         """The FLOW rows as messages, for where speed does not matter."""
-        encoded = self.responses(rows[rows["kind"] == Kind.FLOW])
+        encoded = self.responses(take(rows, rows["kind"] == Kind.FLOW))
         return [observer_pb2.GetFlowsResponse.FromString(encoded.payload(i)).flow for i in range(len(encoded))]
 
     def _encode_some(self, rows: Rows) -> tuple[bytearray, I64]:
@@ -151,7 +152,7 @@ class Encoder:
             self._find_shared(rows, pieces)
         else:
             of_flows = pieces[is_flow]
-            self._find_shared(rows[is_flow], of_flows)
+            self._find_shared(take(rows, is_flow), of_flows)
             pieces[is_flow] = of_flows
         return pieces
 
@@ -173,7 +174,7 @@ class Encoder:
         foreign = (bits & Bit.FOREIGN) != 0
         flags = np.full(len(rows), HeadFlag.HAS_TIME, np.uint64)
         if foreign.any():
-            flags[foreign] = _foreign_flags(rows[foreign])
+            flags[foreign] = _foreign_flags(take(rows, foreign))
         icmp = (l4 == L4.ICMPV4) | (l4 == L4.ICMPV6)
         keys = np.empty((len(rows), 2), np.uint64)
         keys[:, 0] = np.where(foreign | (rows["kind"] == Kind.LOST), rows["aux"], 0)

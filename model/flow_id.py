@@ -93,17 +93,17 @@ def uuid_halves(rows: Rows, tables: Tables) -> tuple[U64, U64]:
     if foreign.any():
         stored = foreign & ((rows["bits"] & Bit.HAS_ETHERNET) == 0)
         high[foreign] = low[foreign] = 0
-        high[stored] = _stored_high(rows[stored])
+        high[stored] = _stored_high(rows["smac"][stored], rows["dmac"][stored])
         low[stored] = seqs[stored]
     return high, low
 
 
-def store_foreign_uuids(rows: Rows, high: U64, low: U64) -> None:
-    """Keep other servers' UUIDs in rows that have no Ethernet layer (Bit.FOREIGN)."""
-    digits = high.astype(">u8").view(np.uint8).reshape(-1, 8)
-    rows["seq"] = low
-    rows["smac"] = digits[:, :6]
-    rows["dmac"][:, :2] = digits[:, 6:]
+def store_foreign_uuids(rows: Rows, where: npt.NDArray[np.bool_], high: U64, low: U64) -> None:
+    """Keep other servers' UUIDs, one per row, in the rows named; these have no Ethernet layer (Bit.FOREIGN)."""
+    digits = high[where].astype(">u8").view(np.uint8).reshape(-1, 8)
+    rows["seq"][where] = low[where]
+    rows["smac"][where] = digits[:, :6]
+    rows["dmac"][where, :2] = digits[:, 6:]
 
 
 def uuid_bytes(high: U64, low: U64) -> U8:
@@ -167,8 +167,8 @@ def _boot_halves(boot: int) -> tuple[int, int]:
     return high, _VARIANT | (boot & 0xF) << SEQ_BITS
 
 
-def _stored_high(rows: Rows) -> U64:
-    digits = np.concatenate([rows["smac"], rows["dmac"][:, :2]], axis=1)
+def _stored_high(smac: U8, dmac: U8) -> U64:
+    digits = np.concatenate([smac, dmac[:, :2]], axis=1)
     return digits.view(">u8").ravel().astype(np.uint64)
 
 

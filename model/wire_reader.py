@@ -30,6 +30,7 @@ from model.flow_id import SEQ_MASK, UUID_CHARS, parse_uuid_bytes, store_foreign_
 from model.ingest import NS_PER_S, address_halves, draft_from_response, ip_version
 from model.row import ROW, Bit, Rows
 from model.tables import Tables
+from model.whole_rows import put, take
 from proto.flow import flow_pb2
 from proto.observer import observer_pb2
 
@@ -146,8 +147,8 @@ class WireReader:
             draft = draft_from_response(_parse(messages[at]), tables)
             is_row[at] = draft is not None
             if draft is not None:
-                rows[at] = np.frombuffer(draft.pack(), ROW)[0]
-        return rows if is_row.all() else rows[is_row]
+                put(rows, slice(at, at + 1), np.frombuffer(draft.pack(), ROW))
+        return rows if is_row.all() else take(rows, is_row)
 
     def _forget(self, generation: int) -> None:
         self._generation = generation
@@ -416,7 +417,7 @@ def _write(rows: Rows, messages: Sequence[bytes], found: list[Found]) -> list[in
     made["ts_ns"], good = _read_times(data, starts + times[:, 0], times[:, 1])
     good &= _read_uuids(made, data, starts + np.array([cuts.uuid for cuts in all_cuts]))
     at = np.array(places)
-    rows[at[good]] = made[good]
+    put(rows, at[good], take(made, good))
     unusual: list[int] = at[~good].tolist()
     return unusual
 
@@ -451,9 +452,7 @@ def _read_uuids(rows: Rows, data: U8, starts: I64) -> Bools:
     rows["seq"] = low & np.uint64(SEQ_MASK)
     foreign = (rows["bits"] & Bit.FOREIGN) != 0
     if foreign.any():
-        theirs = rows[foreign]
-        store_foreign_uuids(theirs, high[foreign], low[foreign])
-        rows[foreign] = theirs
+        store_foreign_uuids(rows, foreign, high, low)
         good &= (high | low) != 0
     return good
 
