@@ -101,8 +101,10 @@ class Cuts:
         self.ports = False
         """Whether there are any. A port of 0 may have no field."""
         self.sport = self.dport = 0
-        self.ip = self.ethernet = self.source = self.destination = _ABSENT
-        """The values."""
+        self.ip: bytes | None = None
+        self.ethernet: bytes | None = None
+        self.source: bytes | None = None
+        self.destination: bytes | None = None
         self.distinct = True
         """Whether each field was cut out once."""
         self.key: tuple[object, ...] = ()
@@ -110,9 +112,6 @@ class Cuts:
         self.rest: list[bytes] = []
         """What remains of the flow without the cut fields."""
 
-
-_ABSENT: Final = b"\xff\xff"
-"""In place of a value that is not there; no message reads like this."""
 
 Found = tuple[int, bytes, bytes, bytes, int, int, Cuts]
 """Position of a message; its pattern's row, its addresses, its MAC addresses, as bytes; its endpoints; its cuts."""
@@ -154,23 +153,20 @@ class WireReader:
         self._generation = generation
         self._bytes = 0
         self._patterns: dict[tuple[object, ...], bytes | None] = {}
-        self._addresses: dict[bytes, tuple[bytes, int] | None] = {_ABSENT: (bytes(_ADDRESS_BYTES), 0)}
-        self._macs: dict[bytes, bytes | None] = {_ABSENT: bytes(_MAC_BYTES)}
-        self._endpoints: dict[bytes, int] = {_ABSENT: 0}
+        self._addresses: dict[bytes | None, tuple[bytes, int] | None] = {None: (bytes(_ADDRESS_BYTES), 0)}
+        self._macs: dict[bytes | None, bytes | None] = {None: bytes(_MAC_BYTES)}
+        self._endpoints: dict[bytes | None, int] = {None: 0}
 
     def _find(self, at: int, message: bytes, tables: Tables) -> Found:
         """What makes up the row of a message. Raises as `find_cuts`."""
         cuts = find_cuts(message)
-        try:
-            addresses = self._addresses[cuts.ip]
-        except KeyError:
-            addresses = self._addresses[cuts.ip] = _read_addresses(cuts.ip)
+        if cuts.ip is not None and cuts.ip not in self._addresses:
+            self._addresses[cuts.ip] = _read_addresses(cuts.ip)
             self._bytes += len(cuts.ip) + _OVERHEAD
-        try:
-            macs = self._macs[cuts.ethernet]
-        except KeyError:
-            macs = self._macs[cuts.ethernet] = _read_macs(cuts.ethernet)
+        if cuts.ethernet is not None and cuts.ethernet not in self._macs:
+            self._macs[cuts.ethernet] = _read_macs(cuts.ethernet)
             self._bytes += len(cuts.ethernet) + _OVERHEAD
+        addresses, macs = self._addresses[cuts.ip], self._macs[cuts.ethernet]
         if addresses is None or macs is None:
             raise _UnusualError
         source, destination = self._endpoint(cuts.source, tables), self._endpoint(cuts.destination, tables)
@@ -184,9 +180,10 @@ class WireReader:
             raise _UnusualError
         return at, pattern, addresses[0], macs, source, destination, cuts
 
-    def _endpoint(self, value: bytes, tables: Tables) -> int:
+    def _endpoint(self, value: bytes | None, tables: Tables) -> int:
         index = self._endpoints.get(value)
         if index is None:
+            assert value is not None
             try:
                 endpoint = flow_pb2.Endpoint.FromString(value)
             except DecodeError:
@@ -212,11 +209,11 @@ def _pattern(message: bytes, cuts: Cuts, tables: Tables) -> bytes | None:
         return None
     if rest.uuid or any(rest.HasField(field) for field in ("time", "IP", "source", "destination")):
         return None
-    if (cuts.ports and rest.HasField("l4")) or (cuts.ethernet != _ABSENT and rest.HasField("ethernet")):
+    if (cuts.ports and rest.HasField("l4")) or (cuts.ethernet is not None and rest.HasField("ethernet")):
         return None
     draft = draft_from_response(response, tables)
     # A foreign UUID takes the place of MAC addresses, which then stand in aux, or else stands there itself.
-    if draft is None or (draft.bits & Bit.FOREIGN and (draft.bits & Bit.HAS_ETHERNET or cuts.ethernet != _ABSENT)):
+    if draft is None or (draft.bits & Bit.FOREIGN and (draft.bits & Bit.HAS_ETHERNET or cuts.ethernet is not None)):
         return None
     return draft.pack()
 
@@ -255,6 +252,8 @@ def find_cuts(message: bytes) -> Cuts:
             kinds.append(field)
             kept.append(message[before:start])
             before = at
+        elif field != _OUTER_NODE:
+            raise _UnusualError
     kept.append(message[before:])
     start, length = cuts.time
     if not length or outer != message[start : start + length]:
@@ -361,8 +360,6 @@ def _field(message: bytes, at: int) -> tuple[int, int, int]:
 
 def _read_addresses(value: bytes) -> tuple[bytes, int] | None:
     """A row's four halves for a flow.IP and what matters to other columns; None when a row would say less than it."""
-    if value == _ABSENT:
-        return bytes(_ADDRESS_BYTES), 0
     try:
         ip = flow_pb2.IP.FromString(value)
     except DecodeError:
@@ -403,7 +400,7 @@ def _write(rows: Rows, messages: Sequence[bytes], found: list[Found]) -> list[in
     for column, field in enumerate(("src_ip_hi", "src_ip_lo", "dst_ip_hi", "dst_ip_lo")):
         made[field] = halves[:, column]
     octets = np.frombuffer(b"".join(macs), np.uint8).reshape(-1, _MAC_BYTES)
-    has_macs = np.array([cuts.ethernet is not _ABSENT for cuts in all_cuts])
+    has_macs = np.array([cuts.ethernet is not None for cuts in all_cuts])
     made["smac"][has_macs], made["dmac"][has_macs] = octets[has_macs, :6], octets[has_macs, 6:]
     made["src"], made["dst"] = sources, destinations
     has_ports = np.array([cuts.ports for cuts in all_cuts])

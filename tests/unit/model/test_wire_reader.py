@@ -99,6 +99,26 @@ def test_fields_that_come_again_count_as_they_do_for_every_decoder(what: str, ou
     read_twice(tricky + usual)
 
 
+def test_a_second_flow_in_a_response_is_merged_as_every_decoder_does() -> None:
+    usual = usual_messages(40)
+    second = Response(flow=flow_pb2.Flow(source={"identity": 7}, IP={"source": "192.0.2.1"})).SerializeToString()
+    read_twice(usual + [message + second for message in usual])
+
+
+@pytest.mark.parametrize("field", [b"\x42", b"\x2a", b"\x22"])
+def test_nonsense_in_place_of_an_endpoint_or_address_is_refused(field: bytes) -> None:
+    message = Response.FromString(usual_messages(1)[0])
+    for name in ("source", "destination", "IP", "ethernet"):
+        message.flow.ClearField(name)
+    flow = message.flow.SerializeToString() + field + b"\x02\xff\xff"
+    message.ClearField("flow")
+    broken = b"\x0a" + bytes([len(flow) & 0x7F | 0x80, len(flow) >> 7]) + flow + message.SerializeToString()
+    reader, tables = WireReader(), Tables()
+    reader.rows(usual_messages(20), tables)
+    with pytest.raises(ValueError, match="not a GetFlowsResponse"):
+        reader.rows([broken], tables)
+
+
 @given(st.integers(0, 5), st.data())
 @settings(max_examples=150, deadline=None)
 def test_damaged_messages_are_refused_or_read_as_a_decoder_reads_them(seed: int, data: st.DataObject) -> None:
