@@ -67,9 +67,14 @@ def execute(tree: Tree, call: Call) -> int:
         sys.stdout.write(help_text(tree, call.path))
         return 0
     if command.checks_server_flags:
-        from cli.settings import check_server_flags, load_settings
+        from cli.settings import check_server_flags, load_settings, uses_tls
 
-        check_server_flags(load_settings(call))
+        settings = load_settings(call)
+        check_server_flags(settings)
+        if uses_tls(settings):
+            from cli.connection import tls_files
+
+            tls_files(settings)
     run = resolve(command.run) if isinstance(command.run, str) else command.run
     result = run(call)
     return result if isinstance(result, int) else 0

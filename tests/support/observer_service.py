@@ -54,7 +54,7 @@ async def serving(folder: Path, capacity: int = 1023) -> AsyncIterator[Served]:
     )
     server = Server(
         [ObserverService(shared), ColumnsService(shared), PeerService(peers)],
-        metadata={"hubble-server-version": VERSION},
+        metadata={"hubble-server-version": VERSION, "flowscope-columns": "1"},
     )
     address = await server.listen(f"unix://{folder}/observer.sock")
     try:
