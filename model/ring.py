@@ -24,9 +24,11 @@ from proto.flow import flow_pb2
 DEFAULT_CAPACITY: Final = 65_535
 LARGEST_CAPACITY: Final = 2**20 - 1
 
-COMPACT_SLACK: Final = 65_536
-"""Values that the tables may hold beyond twice what the last compaction left, before the next one. A compaction looks
-at every stored row, so it must be rare; the slack is worth about 20 MB of L7 details at the most."""
+COMPACT_SLACK: Final = 16_384
+"""Values that the tables may hold beyond one and a half of what the last compaction left, before the next one. A
+compaction looks at every stored row (4 ms for 65,535), so it must be rare; a value may be 400 bytes of L7 details."""
+COMPACT_LOOK: Final = 1024
+"""Rows between two looks at how large the tables have become."""
 
 
 class InvalidCapacity(ValueError):
@@ -75,6 +77,7 @@ class Ring:
         self._store = np.zeros(self.capacity, ROW)
         self._lost = _LostRows()
         self._compact_at = COMPACT_SLACK
+        self._look_at = 0
 
     def __len__(self) -> int:
         return min(self.head, self.capacity)
@@ -89,11 +92,11 @@ class Ring:
         count = len(rows)
         if count == 0:
             return
-        kinds = rows["kind"]
-        special = np.flatnonzero(kinds)
-        if len(special):
+        self.flows_seen += count
+        if rows["kind"].any():
+            special = np.flatnonzero(rows["kind"])
             self._note_lost(rows, special)
-        self.flows_seen += count - len(special)
+            self.flows_seen -= len(special)
         kept = rows[-self.capacity :]
         self.head += count
         start = self.head - len(kept)
@@ -103,15 +106,17 @@ class Ring:
         if first < len(kept):
             self._put(0, start + first, kept[first:])
         self._lost.forget_before(self.tail)
-        if self.tables.size() > self._compact_at:
-            self.compact()
+        if self.head >= self._look_at:
+            self._look_at = self.head + min(COMPACT_LOOK, self.capacity)
+            if self.tables.size() > self._compact_at:
+                self.compact()
 
     def compact(self) -> None:
         """Let go of table values that no stored row points at. Positions stay; table indices change."""
         for call in self.before_compaction:
             call()
         self.tables.compact([self._store[: len(self)]])
-        self._compact_at = 2 * self.tables.size() + COMPACT_SLACK
+        self._compact_at = self.tables.size() * 3 // 2 + COMPACT_SLACK
         for call in self.after_compaction:
             call()
 

@@ -41,8 +41,8 @@ from observer.state import BrokenState, NodeState, parse_state
 
 log = structlog.get_logger(component="pipeline")
 
-TURN_EVENTS: Final = 4096
-"""Events decoded before the streams may run: about 4 ms."""
+TURN_EVENTS: Final = 2048
+"""Events decoded before the streams may run; each of them then sends about as many."""
 LARGEST_RECORD: Final = 1024 * 1024
 """Bytes of one JSON record."""
 STOP_S: Final = 2.0

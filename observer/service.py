@@ -262,6 +262,8 @@ async def _stream(
         if selected.ended:
             return
         if selection.behind:
+            # Nothing to send may come for long, with a filter that hardly matches.
+            await asyncio.sleep(0)
             continue
         if shared.bell.stopped:
             raise RpcError(Status.UNAVAILABLE, "server is stopping")

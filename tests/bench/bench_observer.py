@@ -1,13 +1,15 @@
 """What an observer costs: decoding into the ring, memory, serving, latency, and its accounts under overload.
 
-Everything but the first two figures is measured on observer processes that replay recordings of golden/bench, with
-counting clients as processes of their own (on a machine with two cores they share one with the harness).
+Everything but the first figures is measured on observer processes, with counting clients as processes of their own (on
+a machine with two cores they share one with the harness). Streams are measured from the kernel to the client where the
+kernel lets us (root, eBPF); elsewhere from a replayed recording, which adds the recording's batches of 1 ms.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +22,16 @@ from model.ring import Ring
 from model.row import ROW
 from model.tables import Node, Tables
 from observer.recording import Item
-from tests.conftest import GOLDEN
+from tests.conftest import GOLDEN, kernel_obstacle
 from tests.support.batches import make_batch, read_golden
 from tests.support.clients import count, finish_client, start_client
+from tests.support.emitter import emitter
 from tests.support.process import Process, observer_process
 from tests.support.recordings import EPOCH_NS, paced, write_recording
 
 RUNS = 5
+PACES = (1000, 10_000, 100_000, 200_000)
+STREAM_S = 3.0
 LARGEST = 2**20 - 1
 EVERYTHING = json.dumps({"number": str(2**64 - 1)})
 NEWEST = json.dumps({"follow": True})
@@ -42,11 +47,11 @@ def run() -> dict[str, object]:
         folder = Path(name)
         figures |= serving(folder, events, state)
         figures |= memory_of_a_million(folder, events, state)
-        figures |= idle(folder)
-        for per_second in (1000, 10_000, 100_000):
-            figures |= latency(folder, events, state, per_second)
-        figures |= fast_follower(folder, events, state)
         figures |= overload(folder, events, state)
+        if kernel_obstacle() is None:
+            figures |= kernel_streams(folder)
+        else:
+            figures |= replayed_streams(folder, events, state)
     return figures
 
 
@@ -122,55 +127,70 @@ def memory_of_a_million(folder: Path, events: list[bytes], state: bytes) -> dict
         }
 
 
-def idle(folder: Path) -> dict[str, object]:
-    """Nothing happens."""
-    with observer_process(folder) as (process, address):
-        client = start_client(address, "--request", NEWEST, "--patience", "4")
-        time.sleep(0.5)
-        share = cpu_share(process, 3.0)
-        finish_client(client)
-    return {"idle_cpu_percent": round(100 * share, 2)}
+def kernel_streams(folder: Path) -> dict[str, object]:
+    """A follower of events that a kernel program sends at a steady pace: latency, losses, processor time."""
+    state = str(GOLDEN / "events" / "getters.json")
+    figures: dict[str, object] = {"streams_measured_from": "kernel"}
+    with emitter(folder) as kernel:
+        flags = ["--events", "kernel", "--pin-dir", str(kernel.pin_dir), "--state-file", state]
+        for per_second in (0, *PACES):
+            with observer_process(folder, *flags) as (process, address):
+                client = follow(address, per_second)
+                kernel.pace(per_second, 0.5)
+                meter = Meter(process)
+                kernel.pace(per_second, STREAM_S)
+                figures |= stream_figures(per_second, meter.share(), finish_client(client))
+    return figures
 
 
-def cpu_share(process: Process, seconds: float) -> float:
-    """Cores used over the next seconds."""
-    before = process.cpu_s()
-    begun = time.monotonic()
-    time.sleep(seconds)
-    return (process.cpu_s() - before) / (time.monotonic() - begun)
+def replayed_streams(folder: Path, events: list[bytes], state: bytes) -> dict[str, object]:
+    """The same from a recording."""
+    figures: dict[str, object] = {"streams_measured_from": "replay"}
+    for per_second in (0, *PACES):
+        seconds = STREAM_S + 3.0
+        flags = []
+        if per_second:
+            items = paced(events, state, per_second=per_second, seconds=seconds, batch_ms=1.0)
+            flags = ["--replay", str(write_recording(folder / "paced", items))]
+        with observer_process(folder, *flags) as (process, address):
+            client = follow(address, per_second)
+            time.sleep(0.5)
+            meter = Meter(process)
+            time.sleep(STREAM_S)
+            figures |= stream_figures(per_second, meter.share(), finish_client(client))
+    return figures
 
 
-def latency(folder: Path, events: list[bytes], state: bytes, per_second: int) -> dict[str, object]:
-    """From the event's own time to a follower, at a steady pace."""
-    path = write_recording(folder / "paced", paced(events, state, per_second=per_second, seconds=4.0, batch_ms=1.0))
-    flags = ["--replay", str(path), "--replay-loops", "0"]
-    with observer_process(folder, *flags) as (process, address):
-        sample = str(max(1, per_second // 2000))
-        client = start_client(address, "--request", NEWEST, "--seconds", "4", "--sample", sample)
-        time.sleep(0.8)
-        share = cpu_share(process, 3.0)
-        result = finish_client(client)
+def follow(address: str, per_second: int) -> subprocess.Popen[bytes]:
+    """A client that follows for the time of one measurement, and samples about 2,000 latencies a second."""
+    flags = ["--seconds", str(STREAM_S + 0.5), "--patience", str(STREAM_S + 0.5)]
+    return start_client(address, "--request", NEWEST, *flags, "--sample", str(max(1, per_second // 2000)))
+
+
+class Meter:
+    """How much of a core a process uses."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._cpu_s, self._begun_s = process.cpu_s(), time.monotonic()
+
+    def share(self) -> float:
+        """Cores used since the meter was made."""
+        return (self._process.cpu_s() - self._cpu_s) / (time.monotonic() - self._begun_s)
+
+
+def stream_figures(per_second: int, share: float, result: dict[str, Any]) -> dict[str, object]:
+    """The figures of one pace; 0 is silence."""
+    if not per_second:
+        return {"idle_cpu_percent": round(100 * share, 2)}
     name = f"at_{per_second}_per_s"
     return {
         f"latency_ms_median_{name}": round(result["late_ms"]["median"], 2),
         f"latency_ms_p99_{name}": round(result["late_ms"]["p99"], 2),
         f"cpu_percent_{name}": round(100 * share, 1),
+        f"flows_per_s_{name}": round(result["flows"] / result["seconds"]),
         f"lost_{name}": sum(result["lost"].values()),
     }
-
-
-def fast_follower(folder: Path, events: list[bytes], state: bytes) -> dict[str, object]:
-    """One unfiltered follower at 200,000 events/s, and how far it can go."""
-    figures: dict[str, object] = {}
-    path = write_recording(folder / "fast", paced(events, state, per_second=200_000, seconds=2.0, batch_ms=2.0))
-    with observer_process(folder, "--replay", str(path), "--replay-loops", "0") as (process, address):
-        client = start_client(address, "--request", NEWEST, "--seconds", "5")
-        time.sleep(1)
-        figures["follower_at_200000_per_s_cpu_percent"] = round(100 * cpu_share(process, 3.0), 1)
-        result = finish_client(client)
-    figures["follower_at_200000_per_s_flows_per_s"] = round(result["flows"] / result["seconds"])
-    figures["follower_at_200000_per_s_lost"] = sum(result["lost"].values())
-    return figures
 
 
 def overload(folder: Path, events: list[bytes], state: bytes) -> dict[str, object]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from observer.perf import _first_too_new, _merge, _Piece, split_records
+from observer.perf import SAMPLE_HEAD, _batch_of_few, _first_too_new, _merge, _Piece, read_few, split_records
 
 
 def sample(event: bytes, time_ns: int = 1) -> bytes:
@@ -128,3 +128,39 @@ def test_equal_times_stay_in_the_order_of_cpus() -> None:
 )
 def test_events_of_a_later_moment_wait_unless_the_clock_was_set_back(times: list[int], now_ns: int, kept: int) -> None:
     assert _first_too_new(np.array(times, np.int64), now_ns) == kept
+
+
+@given(st.lists(st.one_of(records, st.binary(max_size=300).map(sample)), max_size=12), st.integers(0, 7))
+@settings(max_examples=200, deadline=None)
+def test_a_few_records_are_read_alike_or_left_to_the_many(parts: list[bytes], cut: int) -> None:
+    data = b"".join(parts)
+    data = data[: len(data) - cut]
+    few = read_few(data, now_ns=1000)
+    starts, losses, others, end = one_by_one(data)
+    if losses or others or end < len(data):
+        assert few is None
+    else:
+        assert few is not None
+        assert few[1] == len(data)
+        assert [start - SAMPLE_HEAD for _, start, _ in few[0]] == starts
+        assert all(data[start - 12 : start - 4] == time_ns.to_bytes(8, "little") for time_ns, start, _ in few[0])
+
+
+def test_of_a_few_events_too_those_after_the_drain_began_are_left_for_the_next() -> None:
+    data = b"".join(sample(b"x" * 12, time_ns) for time_ns in (1, 2, 900, 3))
+    size = len(data) // 4
+    assert read_few(data, now_ns=3) == ([(1, 20, 12), (2, 20 + size, 12)], 2 * size)
+    # A clock that was set back: such events are not from the near future.
+    far = b"".join(sample(b"x" * 12, time_ns) for time_ns in (1, 10**18, 2))
+    few = read_few(far, now_ns=3)
+    assert few is not None
+    assert [time_ns for time_ns, _, _ in few[0]] == [1, 10**18, 2]
+
+
+def test_a_few_events_make_a_batch_as_many_do() -> None:
+    data = b"".join(sample(bytes([number]) * 12, number) for number in range(3))
+    events = [(2, 20, 12, 1), (3, 20 + len(data) // 3, 12, 0)]
+    batch = _batch_of_few(data, events)
+    assert [batch.record(index) for index in range(2)] == [b"\0" * 12, b"\1" * 12]
+    assert (batch.times_ns.tolist(), batch.cpus.tolist()) == ([2, 3], [1, 0])
+    assert len(_batch_of_few(b"", [])) == 0
