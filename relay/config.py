@@ -21,6 +21,7 @@ class RelayConfig:
     dial_backoff_s: float = setting(1.0, "first pause before a node is dialled again; doubles up to dial-backoff-max-s")
     dial_backoff_max_s: float = setting(60.0, "longest pause before a node is dialled again")
     peer_check_s: float = setting(2.0, "how often a following client gets nodes that came or came back")
+    health_check_s: float = setting(5.0, "how often the relay looks whether it is ready")
     call_timeout_s: float = setting(5.0, "what a node may take to answer about its status")
     sort_buffer_len_max: int = setting(65536, "flows that may wait in the merge, for each client")
     sort_buffer_drain_timeout_s: float = setting(1.0, "how long the merge waits for a node that says nothing")

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import socket
 from collections.abc import Callable
-from typing import Final
 
 import structlog
 
@@ -20,8 +19,6 @@ from service.failure import Failure
 
 log = structlog.get_logger(component="relay")
 
-HEALTH_CHECK_S: Final = 5.0
-
 
 async def serve(config: RelayConfig, stop: asyncio.Event, reload: asyncio.Event) -> None:
     """Run until `stop`; `reload` dials everything that is down at once.
@@ -31,7 +28,7 @@ async def serve(config: RelayConfig, stop: asyncio.Event, reload: asyncio.Event)
     config = checked(config)
     tls = client_tls(config)
     peers = Peers(Dialling(tls, config.dial_backoff_s, config.dial_backoff_max_s))
-    watch = PeerWatch(config, peers, tls) if config.peer_service else None
+    watch = peer_watch(config, peers, tls)
     for text in config.peers:
         peers.upsert(listed_peer(text, tls is not None, config.cluster_name))
     health = Health(SERVICE_NAMES, serving=False)
@@ -48,7 +45,7 @@ async def serve(config: RelayConfig, stop: asyncio.Event, reload: asyncio.Event)
             await plain.listen(config.health_listen, insecure=True)
         async with asyncio.TaskGroup() as tasks:
             running = [
-                tasks.create_task(keep_health(health, ready_of(peers, watch)), name="health"),
+                tasks.create_task(keep_health(health, ready_of(peers, watch), config.health_check_s), name="health"),
                 tasks.create_task(hurry_on(reload, peers, watch), name="reload"),
             ]
             if watch is not None:
@@ -63,6 +60,16 @@ async def serve(config: RelayConfig, stop: asyncio.Event, reload: asyncio.Event)
         await server.close(0)
         await plain.close(0)
         await peers.close()
+
+
+def peer_watch(config: RelayConfig, peers: Peers, tls: ClientTls | None) -> PeerWatch | None:
+    """Who follows the Peer service, if there is one. Raises: Failure for an address that leads nowhere."""
+    if not config.peer_service:
+        return None
+    try:
+        return PeerWatch(config, peers, tls)
+    except ValueError as error:
+        raise Failure(f"cannot reach the peer service {error}") from error
 
 
 def checked(config: RelayConfig) -> RelayConfig:
@@ -121,12 +128,11 @@ def ready_of(peers: Peers, watch: PeerWatch | None) -> Callable[[], bool]:
     return lambda: (watch is None or watch.connected) and any(one.usable for one in peers)
 
 
-async def keep_health(health: Health, ready: Callable[[], bool]) -> None:
+async def keep_health(health: Health, ready: Callable[[], bool], every_s: float) -> None:
     """Say every few seconds whether the relay is ready."""
     while True:
         health.set_all(ready())
-        # Right after the start nodes are still being dialled; nobody should wait long to see them.
-        await asyncio.sleep(HEALTH_CHECK_S)
+        await asyncio.sleep(every_s)
 
 
 async def hurry_on(reload: asyncio.Event, peers: Peers, watch: PeerWatch | None) -> None:
