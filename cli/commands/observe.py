@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from cli.command import Command, Example
 from cli.filters import FILTER_FLAGS
-from cli.observe.flags import FLOW_FORMATTING, FORMATTING, OTHER, RAW_FILTERS, SELECTORS
+from cli.observe.flags import COUNTING, FLOW_FORMATTING, FLOW_OUTPUT, FORMATTING, OTHER, OUTPUT, RAW_FILTERS, SELECTORS
 
-_FLOW_FLAGS = (*SELECTORS, *FILTER_FLAGS, *RAW_FILTERS, *FORMATTING, *FLOW_FORMATTING, *OTHER)
+_FLOW_FLAGS = (
+    *(*SELECTORS, *FILTER_FLAGS, *RAW_FILTERS, *COUNTING),
+    *(FLOW_OUTPUT, *FORMATTING, *FLOW_FORMATTING, *OTHER),
+)
 
 _DESCRIPTION = (
     "Show flows: packets and L7 messages with the names of both ends, and what was decided.\n\n"
@@ -26,6 +29,10 @@ _EXAMPLES = (
     ),
     Example(
         "HTTP errors, but not those of health checks", "flowscope observe --http-status 5+ --not --http-path ^/healthz"
+    ),
+    Example(
+        "Who talks to whom, counted every 5 seconds",
+        "flowscope observe -f --group-by source.workload,destination.workload,dport --top 10 --every 5s",
     ),
     Example("Save flows, look at them later", "flowscope observe --all -o jsonpb > flows.json"),
     Example("... as if they came from a server", "flowscope observe --input-file flows.json --to-port 443"),
@@ -50,14 +57,14 @@ COMMAND = Command(
         Command(
             name="agent-events",
             summary="Show what the agent of a node reports: policies, endpoints, addresses",
-            flags=(*SELECTORS, *FORMATTING, *OTHER),
+            flags=(*SELECTORS, OUTPUT, *FORMATTING, *OTHER),
             examples=(Example("Follow changes of policies and endpoints", "flowscope observe agent-events -f"),),
             run="cli.observe.run:agent_events",
         ),
         Command(
             name="debug-events",
             summary="Show debug messages of the datapath of a node",
-            flags=(*SELECTORS, *FORMATTING, *OTHER),
+            flags=(*SELECTORS, OUTPUT, *FORMATTING, *OTHER),
             examples=(Example("The last debug messages as JSON", "flowscope observe debug-events -o json"),),
             run="cli.observe.run:debug_events",
         ),

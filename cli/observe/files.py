@@ -16,7 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from cli import log
 from cli.errors import CommandError
@@ -32,6 +32,11 @@ TOO_LONG: Final = 65_536
 
 MAX_LAST: Final = 1_000_000
 
+EVERYTHING: Final = (1 << 64) - 1
+"""The number of a request that means all."""
+
+R = TypeVar("R", bound=Records)
+
 _READ_BYTES: Final = 1 << 22
 
 
@@ -39,33 +44,49 @@ class LineTooLong(Exception):
     """A line has at least TOO_LONG bytes."""
 
 
+class ReadFailed(Exception):
+    """The file cannot be read; str() says why."""
+
+
 def observe_file(path: str, request: observer_pb2.GetFlowsRequest, look: Look) -> None:
     """Read the file, print what the request asks for.
 
     Raises: CommandError.
     """
-    # A blocked read ends when its writer ends; Ctrl-C is for the writer.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    with _opened(path) as file:
+    text = FlowText(look)
+    with opened(path, request) as (lines, predicate):
         try:
-            predicate = compile_filters(request.whitelist, request.blacklist)
-        except InvalidFilter as error:
-            raise CommandError(str(error)) from error
-        if not request.first and MAX_LAST < request.number < (1 << 64) - 1:
-            raise CommandError(f"--last must be <= 1_000_000, got {request.number}")
-        text = FlowText(look)
-        try:
-            _print_all(_selected(lines_of(file), request, predicate, text), request)
-        except LineTooLong:
-            raise CommandError("bufio.Scanner: token too long") from None
-        except OSError as error:
-            raise CommandError(f"read {path}: {_reason(error)}") from error
+            for records in wanted(_selected(lines, request, predicate, text), request):
+                write_chunks(records.chunks())
         finally:
             write(text.finish())
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[int]:
+def opened(path: str, request: observer_pb2.GetFlowsRequest) -> Iterator[tuple[Iterator[list[bytes]], FlowPredicate]]:
+    """The lines of a file, and the filters for them.
+
+    Raises: CommandError.
+    """
+    # A blocked read ends when its writer ends; Ctrl-C is for the writer.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    with _open_file(path) as file:
+        try:
+            predicate = compile_filters(request.whitelist, request.blacklist, port_ranges=True)
+        except InvalidFilter as error:
+            raise CommandError(str(error)) from error
+        if not request.first and MAX_LAST < request.number < EVERYTHING:
+            raise CommandError(f"--last must be <= 1_000_000, got {request.number}")
+        try:
+            yield lines_of(file), predicate
+        except LineTooLong:
+            raise CommandError("bufio.Scanner: token too long") from None
+        except ReadFailed as failed:
+            raise CommandError(f"read {path}: {failed}") from failed
+
+
+@contextmanager
+def _open_file(path: str) -> Iterator[int]:
     if path == "-":
         yield sys.stdin.fileno()
         return
@@ -86,10 +107,10 @@ def _reason(error: OSError) -> str:
 def lines_of(file: int) -> Iterator[list[bytes]]:
     """The lines of a file as they become available, without line ends.
 
-    Raises: LineTooLong behind the lines before it; OSError.
+    Raises: LineTooLong behind the lines before it; ReadFailed.
     """
     rest = b""
-    while data := os.read(file, _READ_BYTES):
+    while data := _read(file):
         lines = data.split(b"\n")
         lines[0] = rest + lines[0]
         rest = lines.pop()
@@ -101,6 +122,13 @@ def lines_of(file: int) -> Iterator[list[bytes]]:
             raise LineTooLong
     if rest:
         yield [rest]
+
+
+def _read(file: int) -> bytes:
+    try:
+        return os.read(file, _READ_BYTES)
+    except OSError as error:
+        raise ReadFailed(_reason(error)) from error
 
 
 class LineReader:
@@ -158,23 +186,25 @@ def _selected(
         number += len(lines)
 
 
-def _print_all(batches: Iterable[Records], request: observer_pb2.GetFlowsRequest) -> None:
-    number = request.number if request.number < (1 << 64) - 1 else 0
+def wanted(batches: Iterable[R], request: observer_pb2.GetFlowsRequest) -> Iterator[R]:
+    """As many of the first or last records as the request asks for."""
+    number = request.number if request.number < EVERYTHING else 0
     if number and not request.first:
-        _print_last(batches, number)
+        yield from _last(batches, number)
         return
     left = number
     for batch in batches:
-        if number:
-            batch = batch.first(left)
-            left -= len(batch)
-        write_chunks(batch.chunks())
-        if number and not left:
+        if not number:
+            yield batch
+            continue
+        yield (part := batch.first(left))
+        left -= len(part)
+        if not left:
             return
 
 
-def _print_last(batches: Iterable[Records], number: int) -> None:
-    kept: deque[Records] = deque()
+def _last(batches: Iterable[R], number: int) -> Iterator[R]:
+    kept: deque[R] = deque()
     count = 0
     for batch in batches:
         kept.append(batch)
@@ -183,5 +213,4 @@ def _print_last(batches: Iterable[Records], number: int) -> None:
             count -= len(kept.popleft())
     if kept and count > number:
         kept[0] = kept[0].last(len(kept[0]) - (count - number))
-    for batch in kept:
-        write_chunks(batch.chunks())
+    yield from kept

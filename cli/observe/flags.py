@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 from cli.command import Flag
-from cli.flags import BOOL, LIST, REPEATED, TEXT, UINT64
+from cli.flags import BOOL, DURATION, LIST, REPEATED, TEXT, UINT64
 from model.text.times import FORMATS
 
 OUTPUTS: Final = ("compact", "dict", "json", "jsonpb", "table")
+FLOW_OUTPUTS: Final = (*OUTPUTS, "arrow", "parquet", "csv")
 
 _SELECT: Final = "Selectors"
 _FORMAT: Final = "Output"
@@ -38,16 +39,27 @@ SELECTORS: Final = (
     Flag(name="until", value_name="time", help="up to this time, in the same forms", group=_SELECT),
 )
 
+FLOW_OUTPUT: Final = Flag(
+    name="output",
+    short="o",
+    default="compact",
+    value_name="form",
+    help="compact, dict, table, json or jsonpb; or arrow, parquet, csv for programs",
+    group=_FORMAT,
+    choices=FLOW_OUTPUTS,
+)
+
+OUTPUT: Final = Flag(
+    name="output",
+    short="o",
+    default="compact",
+    value_name="form",
+    help="compact, dict, table, json or jsonpb",
+    group=_FORMAT,
+    choices=OUTPUTS,
+)
+
 FORMATTING: Final = (
-    Flag(
-        name="output",
-        short="o",
-        default="compact",
-        value_name="form",
-        help="compact, dict, table, json or jsonpb",
-        group=_FORMAT,
-        choices=OUTPUTS,
-    ),
     Flag(name="print-node-name", kind=BOOL, help="show the node that saw it", group=_FORMAT),
     Flag(name="print-policy-names", kind=BOOL, help="show the policies behind a policy verdict", group=_FORMAT),
     Flag(
@@ -78,6 +90,25 @@ FLOW_FORMATTING: Final = (
         choices=("auto", "always", "never"),
     ),
 )
+
+COUNTING: Final = (
+    Flag(
+        name="group-by",
+        kind=LIST,
+        value_name="fields",
+        help="count flows per combination of these fields instead of showing them, e.g. "
+        "source.workload,destination.workload,dport",
+        group="Counting",
+        choices=(
+            "source.pod", "source.workload", "source.namespace", "source.identity", "source.ip", "sport",
+            "destination.pod", "destination.workload", "destination.namespace", "destination.identity",
+            "destination.ip", "dport", "protocol", "verdict", "drop_reason", "type", "direction", "node", "http.method",
+            "http.code", "dns.query",
+        ),
+    ),
+    Flag(name="top", kind=UINT64, default=20, value_name="number", help="groups to show; 0: all", group="Counting"),
+    Flag(name="every", kind=DURATION, help="with --follow: show and start anew this often, e.g. 5s", group="Counting"),
+)  # fmt: skip
 
 RAW_FILTERS: Final = (
     Flag(
@@ -113,6 +144,14 @@ OTHER: Final = (
         kind=BOOL,
         default=True,
         help="ask only for the fields that are shown",
+        group="Request",
+    ),
+    Flag(name="explain-filter", kind=BOOL, help="say in words what the filters let through, and exit", group="Request"),
+    Flag(
+        name="reconnect",
+        kind=BOOL,
+        default=True,
+        help="with --follow: connect again when the connection breaks, and say so",
         group="Request",
     ),
     Flag(name="print-raw-filters", kind=BOOL, help="print the filters as YAML and exit", group="Request"),

@@ -11,7 +11,7 @@ no earlier one, and has numpy do the rest.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -40,10 +40,10 @@ class Records(Protocol):
 
     def __len__(self) -> int: ...
 
-    def first(self, count: int) -> Records:
+    def first(self, count: int) -> Self:
         """At most so many of the first."""
 
-    def last(self, count: int) -> Records:
+    def last(self, count: int) -> Self:
         """So many of the last."""
 
     def chunks(self) -> Iterable[Chunk]:
@@ -87,29 +87,31 @@ class SlowRecords:
         self._bounds = Bounds(request, predicate)
         self._text = text
 
-    def select(self, lines: Sequence[bytes], before: int, reader: LineReader) -> Records:
+    def select(self, lines: Sequence[bytes], before: int, reader: LineReader) -> Messages:
         """What passes. `before` lines of the file came earlier."""
         read = (reader.read(line, number) for number, line in enumerate(lines, before + 1))
         passed = [response for response in read if response is not None and self._bounds.passes(response)]
-        return _Messages(passed, self._text)
+        return Messages(passed, self._text)
 
 
-class _Messages:
+class Messages:
+    """Records as messages."""
+
     def __init__(self, responses: Sequence[Response], text: FlowText) -> None:
-        self._responses = responses
+        self.responses = responses
         self._text = text
 
     def __len__(self) -> int:
-        return len(self._responses)
+        return len(self.responses)
 
-    def first(self, count: int) -> Records:
-        return _Messages(self._responses[:count], self._text)
+    def first(self, count: int) -> Messages:
+        return Messages(self.responses[:count], self._text)
 
-    def last(self, count: int) -> Records:
-        return _Messages(self._responses[len(self._responses) - count :], self._text)
+    def last(self, count: int) -> Messages:
+        return Messages(self.responses[len(self.responses) - count :], self._text)
 
     def chunks(self) -> Iterable[Chunk]:
-        return self._text.many(self._responses)
+        return self._text.many(self.responses)
 
 
 class FastRecords:
@@ -169,10 +171,10 @@ class _Lines:
     def __len__(self) -> int:
         return len(self._lines)
 
-    def first(self, count: int) -> Records:
+    def first(self, count: int) -> _Lines:
         return _Lines(self._lines[:count], self._text)
 
-    def last(self, count: int) -> Records:
+    def last(self, count: int) -> _Lines:
         return _Lines(self._lines[len(self._lines) - count :], self._text)
 
     def chunks(self) -> Iterable[Chunk]:
@@ -198,13 +200,13 @@ class _Rows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def first(self, count: int) -> Records:
+    def first(self, count: int) -> _Rows:
         return self._part(0, min(count, len(self)))
 
-    def last(self, count: int) -> Records:
+    def last(self, count: int) -> _Rows:
         return self._part(len(self) - count, len(self))
 
-    def _part(self, start: int, end: int) -> Records:
+    def _part(self, start: int, end: int) -> _Rows:
         there = {place - start: response for place, response in self._responses.items() if start <= place < end}
         return _Rows(self._rows[start:end], there, self._row_text, self._text)
 

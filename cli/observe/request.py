@@ -42,6 +42,9 @@ _OUTPUTS: Final = {
     "jsonpb": Output.JSON,
 }
 
+COLUMN_FILES: Final = ("arrow", "parquet", "csv")
+"""Outputs of flows that are no text: sinks.py."""
+
 Events = TypeVar("Events", observer_pb2.GetAgentEventsRequest, observer_pb2.GetDebugEventsRequest)
 
 
@@ -51,7 +54,7 @@ def look_of(call: Call, settings: Settings, *, flows: bool) -> Look:
     Raises: CommandError for an output that does not exist or does not fit.
     """
     name = call.text("output")
-    output = _OUTPUTS.get(name)
+    output = _OUTPUTS.get(name, Output.COMPACT if flows and name in COLUMN_FILES else None)
     if output is None:
         raise CommandError(f"invalid output format: {name}")
     if output is Output.TABLE and call.on("follow"):
@@ -85,11 +88,16 @@ def mask_paths(call: Call, look: Look) -> tuple[str, ...]:
     Raises: CommandError for a mask where the output needs its own.
     """
     paths = call.items("field-mask")
-    if look.output is Output.JSON:
+    if look.output is Output.JSON or needs_rows(call):
         return paths
     if paths:
         raise CommandError(f"{call.text('output')} output format is not compatible with custom field mask")
     return SHOWN_FIELDS if call.on("use-default-field-masks") else ()
+
+
+def needs_rows(call: Call) -> bool:
+    """Whether flows are not printed one by one, but written as columns or counted."""
+    return call.text("output") in COLUMN_FILES or bool(call.items("group-by"))
 
 
 def flows_request(call: Call, settings: Settings, look: Look, now_ns: int) -> observer_pb2.GetFlowsRequest:
@@ -112,7 +120,8 @@ def flows_request(call: Call, settings: Settings, look: Look, now_ns: int) -> ob
     if since is None and until is None and not first:
         if everything:
             last = EVERYTHING
-        elif not last and not follow and not call.text("input-file"):
+        elif not last and not follow and not call.text("input-file") and not call.items("group-by"):
+            # To count is to count all that is stored.
             last = DEFAULT_COUNT
     filters = filters_of(call.values)
     allow = [flow_pb2.FlowFilter(**one) for one in filters.allow()] + raw_filters("allowlist", settings)

@@ -16,6 +16,7 @@ from cli.filters import filters_of
 from cli.observe import request as requests
 from cli.output import write
 from cli.settings import Settings, load_settings
+from model.text.flows import Look, Output
 from model.text.tojson import to_json
 from proto.observer import observer_pb2
 
@@ -30,18 +31,46 @@ def flows(call: Call) -> None:
     if call.on("print-raw-filters"):
         write(requests.filters_yaml(request))
         return
+    if call.on("explain-filter"):
+        from model.filters import explain
+
+        write(explain(request.whitelist, request.blacklist) + "\n")
+        return
     path = call.text("input-file")
-    if path:
-        if settings.on("port-forward"):
-            raise CommandError("cannot use --input-file and --auto-port-forward together")
+    if path and settings.on("port-forward"):
+        raise CommandError("cannot use --input-file and --auto-port-forward together")
+    if requests.needs_rows(call):
+        _into_sink(call, settings, look, request)
+    elif path:
         from cli.observe.files import observe_file
 
         observe_file(path, request, look)
-        return
-    from cli.observe.stream import observe_flows
+    else:
+        from cli.observe.stream import observe_flows
 
-    log.debug("Sending GetFlows request", request=to_json(request))
-    observe_flows(request, look, settings)
+        log.debug("Sending GetFlows request", request=to_json(request))
+        observe_flows(request, look, settings, reconnect=call.on("reconnect"))
+
+
+def _into_sink(call: Call, settings: Settings, look: Look, request: observer_pb2.GetFlowsRequest) -> None:
+    """Flows as columns, or counted."""
+    from cli.observe.sinks import ColumnFile, GroupCounts, Sink
+    from cli.observe.sources import from_file, from_server
+
+    keys = call.items("group-by")
+    every_s = call.number("every") / 1e9 if call.on("follow") else 0
+    sink: Sink
+    if keys:
+        if call.text("output") in requests.COLUMN_FILES:
+            raise CommandError(f"cannot set both --group-by and --output {call.text('output')}")
+        sink = GroupCounts(keys, call.number("top"), as_json=look.output is Output.JSON, times=look.times)
+    else:
+        sink = ColumnFile(call.text("output"))
+    path = call.text("input-file")
+    if path:
+        from_file(path, request, look, sink)
+        return
+    from_server(request, look, settings, sink, every_s=max(every_s, 0), reconnect=call.on("reconnect"))
 
 
 def agent_events(call: Call) -> None:

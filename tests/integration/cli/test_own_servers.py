@@ -92,7 +92,7 @@ def test_columns_are_for_large_answers(arguments: tuple[str, ...], pays: bool) -
 def test_what_a_relay_says_about_nodes_is_shown() -> None:
     look = Look(output=Output.COMPACT)
     response = columns_pb2.ColumnsResponse(
-        node_status={"state_change": "NODE_UNAVAILABLE", "node_names": ["a"]},  # type: ignore[arg-type]
+        node_status={"state_change": "NODE_UNAVAILABLE", "node_names": ["a"]},
         node_name="relay",
     )
     chunks = list(ColumnText(look, FlowText(look), masked=False).chunks(response))
