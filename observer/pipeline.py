@@ -117,7 +117,7 @@ class Pipeline:
         self.bell.ring()
 
     async def run(self, source: Source) -> None:
-        """Read `source` to its end, or until cancelled; closes it.
+        """Read `source` to its end, which only a recording has, or until cancelled; closes it.
 
         Raises: whatever made the source fail.
         """
@@ -127,6 +127,7 @@ class Pipeline:
                     await self._read_on_loop(source)
                 if not source.ended:
                     await self._read_on_thread(source)
+            log.info("replay ended", flows=self._ring.flows_seen)
         finally:
             source.close()
 

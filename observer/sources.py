@@ -154,7 +154,6 @@ class Replay:
         # A recording without events would make an endless loop spin.
         if self._loops_left == 0 or not self._events:
             self.ended = True
-            log.info("replay ended", file=str(self._path), events=self._events)
             return
         self._file.close()
         self._file, self._recording = self._open()
