@@ -43,11 +43,13 @@ def test_an_address_is_refused_as_netip_refuses_it(text: str, reason: str) -> No
 @given(st.one_of(st.ip_addresses().map(str), st.text("0123456789abcdef:.%", max_size=20)))
 def test_an_address_is_accepted_where_python_accepts_it(text: str) -> None:
     try:
-        ipaddress.ip_address(text)
-        valid = True
+        # Go takes any zone that is not empty; Python takes none with a "%" in it.
+        address, percent, zone = text.partition("%")
+        valid = ipaddress.ip_address(address).version == 6 and zone != "" if percent else True
+        ipaddress.ip_address(address)
     except ValueError:
         valid = False
-    assert (address_error(text) is None) == (valid and not text.endswith("%"))
+    assert (address_error(text) is None) == valid
 
 
 @pytest.mark.parametrize(
