@@ -3,7 +3,8 @@
 In:        the agent's decisions (endpoints, ipcache, node settings); network devices that the caller has created.
 Out:       programs on those devices, entries in maps; all pinned, so that traffic does not notice a restart of the
            caller: every call may be repeated after a restart and changes only what differs.
-Elsewhere: loader.py talks to libbpf; maps.py knows the layouts; the programs are the *.bpf.c files.
+Elsewhere: loader.py talks to libbpf; maps.py knows the layouts; policies.py swaps policies; the programs are the
+           *.bpf.c files.
 
 What the caller prepares, in the node's network namespace:
 
@@ -25,8 +26,8 @@ No neighbour entries are needed: the program on the host side answers ARP and ne
 with the MAC of the host side (a permanent entry saves the first round trip: `ip neigh replace ROUTER lladdr HOST_MAC`).
 `addrgenmode none` on the pod's eth0 keeps router solicitations and multicast reports of link-local addresses away.
 
-What the caller writes: attach_endpoint() per local pod; set_host_addresses() for the addresses of this node (router
-address too); set_ipcache() for every pod, node, router address and prefix of the cluster:
+What the caller writes: set_policies() and then attach_endpoint() per local pod; set_host_addresses() for the addresses
+of this node (router address too); set_ipcache() for every pod, node, router address and prefix of the cluster:
 
     local pod                        its identity   no tunnel endpoint
     remote pod                       its identity   address of its node
@@ -53,6 +54,7 @@ import numpy as np
 from bpf import maps
 from bpf.devices import Hook, NodeNamespace
 from bpf.loader import DEFAULT_BPFFS, BpfError, Map, Program, ensure_bpffs, load_object, require_kernel
+from bpf.policies import EndpointPolicy, PolicyMaps
 
 Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
@@ -76,6 +78,7 @@ MAP_NAMES: Final = (
     maps.ENDPOINTS,
     maps.INTERFACES,
     maps.CALL_POLICY,
+    maps.POLICIES,
     maps.IPCACHE,
     maps.FRAGMENTS,
     *maps.CONNTRACK,
@@ -200,6 +203,7 @@ class Datapath:
         self._namespace = NodeNamespace(netns)
         self._maps: dict[str, Map] = {}
         self._programs: dict[str, Program] = {}
+        self._policies: PolicyMaps | None = None
 
     @property
     def pin_dir(self) -> Path:
@@ -223,6 +227,7 @@ class Datapath:
         self._release()
         self._programs = {name: Program.pinned(program_dir / name) for name in PROGRAM_FILES}
         self._maps = {name: Map.pinned(self.pin_dir / name) for name in MAP_NAMES}
+        self._policies = PolicyMaps(self._maps[maps.POLICIES], self.pin_dir)
         if not self._config()["monitor_interval_s"]:
             self.configure(
                 aggregation=Aggregation.MEDIUM, monitor_interval_s=DEFAULT_INTERVAL_S, monitor_flags=ALL_TCP_FLAGS
@@ -283,6 +288,8 @@ class Datapath:
         """
         self._forget(endpoint_id)
         self._map(maps.CALL_POLICY).delete(endpoint_id.to_bytes(4, "little"))
+        # Last: what could still reach the pod was still judged.
+        self._policy_maps().remove([endpoint_id])
 
     def endpoints(self) -> dict[int, Endpoint]:
         """Attached endpoints by id, as the maps have them (for an agent that comes back); ifname is "" when gone."""
@@ -299,6 +306,23 @@ class Datapath:
                 ipv6=IPv6Address(ipv6) if any(ipv6) else None,
             )
         return found
+
+    def set_policies(self, policies: Mapping[int, EndpointPolicy]) -> None:
+        """Set what may pass at endpoints, by id; each changes in one step, from its old policy to its new one.
+
+        An endpoint without policy lets everything pass, so give a new endpoint its policy before it is attached.
+        Raises: policies.PolicyTooLarge when one does not fit into a map; none has changed then.
+        """
+        self._policy_maps().replace(policies)
+
+    def set_policy(self, endpoint_id: int, policy: EndpointPolicy) -> None:
+        """Set what may pass at one endpoint."""
+        self.set_policies({endpoint_id: policy})
+
+    def policies(self) -> dict[int, EndpointPolicy]:
+        """Policies by endpoint id, as the kernel has them; endpoints without one are not among them."""
+        table = self._policy_maps()
+        return {number: table.read(number) for number in table.numbers()}
 
     def set_host_addresses(self, addresses: Iterable[Address]) -> None:
         """All addresses of this node that pods may talk to, router addresses included; replaces the earlier set."""
@@ -438,6 +462,11 @@ class Datapath:
     def _map(self, name: str) -> Map:
         self._require_loaded()
         return self._maps[name]
+
+    def _policy_maps(self) -> PolicyMaps:
+        self._require_loaded()
+        assert self._policies is not None
+        return self._policies
 
     def _require_loaded(self) -> None:
         if not self._maps:

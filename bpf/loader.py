@@ -15,6 +15,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Self
@@ -37,6 +38,12 @@ BATCH: Final = 4096
 U8Array = npt.NDArray[np.uint8]
 
 
+class MapType(IntEnum):
+    """enum bpf_map_type, as far as maps are made from here."""
+
+    LPM_TRIE = 11
+
+
 class BpfError(RuntimeError):
     """The kernel or libbpf refused; the text is one line that names the thing and the remedy."""
 
@@ -54,6 +61,20 @@ class _OpenOptions(ctypes.Structure):
         ("object_name", ctypes.c_char_p),
         ("relaxed_maps", ctypes.c_bool),
         ("pin_root_path", ctypes.c_char_p),
+    )
+
+
+class _MapCreateOptions(ctypes.Structure):
+    """struct bpf_map_create_opts of libbpf 1.x, up to the fields used."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("btf_fd", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
     )
 
 
@@ -128,12 +149,15 @@ class _Libbpf:
             "bpf_program__fd": (number, pointer),
             "bpf_program__pin": (number, pointer, text),
             "bpf_obj_get": (number, text),
+            "bpf_obj_pin": (number, number, text),
+            "bpf_map_create": (number, number, text, size, size, size, pointer),
             "bpf_obj_get_info_by_fd": (number, number, pointer, pointer),
             "bpf_map_lookup_elem": (number, number, pointer, pointer),
             "bpf_map_update_elem": (number, number, pointer, pointer, u64),
             "bpf_map_delete_elem": (number, number, pointer),
             "bpf_map_get_next_key": (number, number, pointer, pointer),
             "bpf_map_lookup_batch": (number, number, pointer, pointer, pointer, pointer, pointer, pointer),
+            "bpf_map_update_batch": (number, number, pointer, pointer, pointer, pointer),
             "bpf_map_delete_batch": (number, number, pointer, pointer, pointer),
             "bpf_prog_test_run_opts": (number, number, pointer),
         }
@@ -270,6 +294,23 @@ class Map:
         """
         return cls(_open_pinned(path))
 
+    @classmethod
+    def create(cls, kind: MapType, name: str, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> Self:
+        """Make a map that lives as long as somebody holds it; the kernel keeps 15 characters of its name."""
+        options = _MapCreateOptions(sz=ctypes.sizeof(_MapCreateOptions), map_flags=flags)
+        fd = _libbpf().lib.bpf_map_create(
+            int(kind), name[:15].encode(), key_size, value_size, max_entries, ctypes.byref(options)
+        )
+        if fd < 0:
+            raise _error(f"create map {name}", fd)
+        return cls(fd)
+
+    def pin(self, path: Path) -> None:
+        """Give the map a name on the BPF file system."""
+        result = _libbpf().lib.bpf_obj_pin(self.fd, os.fsencode(path))
+        if result != 0:
+            raise _error(f"pin {path}", result)
+
     def lookup(self, key: bytes) -> bytes | None:
         """The value of `key`, or None."""
         value = ctypes.create_string_buffer(self.value_size)
@@ -285,6 +326,24 @@ class Map:
         if len(value) != self.value_size:
             raise ValueError(f"map {self.name} has values of {self.value_size} bytes, got {len(value)}")
         result = _libbpf().lib.bpf_map_update_elem(self.fd, self._key(key), value, flags)
+        if result != 0:
+            raise _error(f"write map {self.name}", result)
+
+    def update_many(self, keys: U8Array, values: U8Array) -> None:
+        """Set keys, shape (n, key_size), to values, shape (n, value_size), in one call."""
+        if not len(keys):
+            return
+        keys, values = np.ascontiguousarray(keys), np.ascontiguousarray(values)
+        if keys.shape != (len(keys), self.key_size) or values.shape != (len(keys), self.value_size):
+            raise ValueError(f"map {self.name} has keys of {self.key_size} and values of {self.value_size} bytes")
+        count = ctypes.c_uint32(len(keys))
+        result = _libbpf().lib.bpf_map_update_batch(
+            self.fd,
+            keys.ctypes.data_as(ctypes.c_void_p),
+            values.ctypes.data_as(ctypes.c_void_p),
+            ctypes.byref(count),
+            None,
+        )
         if result != 0:
             raise _error(f"write map {self.name}", result)
 

@@ -23,6 +23,9 @@ CONFIG: Final = "flowscope_config"
 ENDPOINTS: Final = "cilium_lxc"
 INTERFACES: Final = "flowscope_interfaces"
 CALL_POLICY: Final = "cilium_call_policy"
+POLICIES: Final = "flowscope_policies"
+POLICY_PIN: Final = "cilium_policy_v2_"
+"""Pin of one endpoint's policy: this and the endpoint's id."""
 IPCACHE: Final = "cilium_ipcache_v2"
 CT4_TCP: Final = "cilium_ct4_global"
 CT4_ANY: Final = "cilium_ct_any4_global"
@@ -78,6 +81,12 @@ IPCACHE_KEY: Final = np.dtype(
 IPCACHE_INFO: Final = np.dtype(
     [("identity", "<u4"), ("tunnel_endpoint", "u1", (16,)), ("pad", "<u2"), ("key", "u1"), ("flags", "u1")]
 )
+POLICY_KEY: Final = np.dtype(
+    [("prefix_length", "<u4"), ("identity", "<u4"), ("egress", "u1"), ("protocol", "u1"), ("dport", ">u2")]
+)
+POLICY_ENTRY: Final = np.dtype(
+    [("proxy_port_be", ">u2"), ("flags", "u1"), ("auth", "u1"), ("precedence", "<u4"), ("cookie", "<u4")]
+)
 CT4_KEY: Final = np.dtype(
     [
         ("daddr", "u1", (4,)),
@@ -128,6 +137,8 @@ C_STRUCTS: Final[dict[str, np.dtype[np.void]]] = {
     "interface_info": INTERFACE_INFO,
     "ipcache_key": IPCACHE_KEY,
     "ipcache_info": IPCACHE_INFO,
+    "policy_key": POLICY_KEY,
+    "policy_entry": POLICY_ENTRY,
     "ct4_key": CT4_KEY,
     "ct6_key": CT6_KEY,
     "ct_entry": CT_ENTRY,
@@ -143,6 +154,14 @@ ENDPOINT_HOST: Final = 1
 IPCACHE_STATIC_BITS: Final = 32
 IPCACHE_HAS_TUNNEL: Final = 2
 IPCACHE_TUNNEL_IPV6: Final = 4
+POLICY_STATIC_BITS: Final = 40
+POLICY_FULL_BITS: Final = 64
+POLICY_DENY: Final = 1
+POLICY_PREFIX_SHIFT: Final = 3
+POLICY_SETTINGS_IDENTITY: Final = 0xFFFFFFFF
+POLICY_ENFORCED_INGRESS: Final = 1
+POLICY_ENFORCED_EGRESS: Final = 2
+POLICY_AUDIT: Final = 4
 
 DROP_FILES: Final = {
     210: "tc_from_container.bpf.c",
@@ -157,6 +176,7 @@ DROP_FILES: Final = {
     221: "conntrack.h",
     222: "forward.h",
     223: "neighbour.h",
+    224: "policy.h",
 }
 """Names of the `file` number in drop events of our own programs (include/drops.h)."""
 

@@ -1,11 +1,10 @@
 /* The endpoint's ingress step: everything that is about to enter a pod, whoever brings it.
  *
  * Tail call through cilium_call_policy[endpoint id] from the programs that found the endpoint; they have rewritten
- * MACs and TTL and left who sent the packet in the scratch area. Connection tracking -> (ingress policy) -> delivery.
+ * MACs and TTL and left who sent the packet in the scratch area. Connection tracking -> ingress policy -> delivery.
  * An endpoint without an entry in the array gets nothing: there is no moment at which a pod is reachable unchecked.
  */
-#include "conntrack.h"
-#include "events.h"
+#include "policy.h"
 
 struct arrival {
 	__u32	src_identity;
@@ -39,6 +38,17 @@ static __always_inline int receive(struct __sk_buff *skb, struct packet *pkt, co
 	ret = ct_lookup(skb, pkt, CT_INGRESS, config, &ct);
 	if (ret)
 		return ret;
+	ret = policy_check(skb, pkt, &(struct policy_question){
+		.endpoint_id = arrival->endpoint_id,
+		.identity = arrival->src_identity,
+		.direction = METRIC_INGRESS,
+		.ct_status = ct.status,
+	});
+	if (ret < 0)
+		return ret;
+	/* Nobody listens on the ports of proxies yet: what a proxy has to judge does not pass unjudged. */
+	if (ret > 0)
+		return DROP(pkt, DROP_PROXY_NOT_SUPPORTED, 0);
 	if (ct.status == CT_NEW) {
 		ret = ct_create(skb, pkt, CT_INGRESS, arrival->src_identity);
 		if (ret)

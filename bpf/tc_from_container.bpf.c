@@ -1,11 +1,11 @@
 /* tc ingress of the host side of a pod's veth: everything a pod sends.
  *
- * source check -> (services) -> connection tracking -> who is the destination -> (egress policy) -> where to.
+ * source check -> (services) -> connection tracking -> who is the destination -> egress policy -> where to.
  * In brackets: steps that have their place here and are not built yet.
  */
-#include "conntrack.h"
 #include "forward.h"
 #include "neighbour.h"
+#include "policy.h"
 
 static __always_inline bool is_tunnel_packet(const struct packet *pkt, const struct node_config *config)
 {
@@ -40,6 +40,17 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 		*dst_identity = remote && remote->identity ? remote->identity : IDENTITY_WORLD;
 	}
 
+	ret = policy_check(skb, pkt, &(struct policy_question){
+		.endpoint_id = own->endpoint_id,
+		.identity = *dst_identity,
+		.direction = METRIC_EGRESS,
+		.ct_status = ct.status,
+	});
+	if (ret < 0)
+		return ret;
+	/* Nobody listens on the ports of proxies yet: what a proxy has to judge does not pass unjudged. */
+	if (ret > 0)
+		return DROP(pkt, DROP_PROXY_NOT_SUPPORTED, 0);
 	if (ct.status == CT_NEW) {
 		ret = ct_create(skb, pkt, CT_EGRESS, own->identity);
 		if (ret)

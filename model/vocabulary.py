@@ -257,6 +257,7 @@ DROP_FILES: Final[dict[int, str]] = {
     221: "conntrack.h",
     222: "forward.h",
     223: "neighbour.h",
+    224: "policy.h",
 }
 """Source files of drop events by file id; others print as "unknown(N)"."""
 

@@ -22,10 +22,12 @@
 /* <linux/icmp.h> and <linux/icmpv6.h> pull in socket headers that the bpf target has no use for. */
 #define ICMP_ECHO_REPLY		0
 #define ICMP_UNREACHABLE	3
+#define ICMP_FRAGMENTATION_NEEDED	4	/* code of it */
 #define ICMP_ECHO_REQUEST	8
 #define ICMP_TIME_EXCEEDED	11
 #define ICMP_PARAMETER		12
 #define ICMP6_ERROR_FIRST	1
+#define ICMP6_PACKET_TOO_BIG	2
 #define ICMP6_ERROR_LAST	4
 #define ICMP6_ECHO_REQUEST	128
 #define ICMP6_ECHO_REPLY	129
@@ -48,6 +50,8 @@ enum identity {
 	IDENTITY_HOST = 1,
 	IDENTITY_WORLD = 2,
 	IDENTITY_REMOTE_NODE = 6,
+	IDENTITY_WORLD_IPV4 = 9,
+	IDENTITY_WORLD_IPV6 = 10,
 };
 
 /* A VNI has 24 bits; identities above are local to their node (prefixes, names) and mean nothing elsewhere. */

@@ -4,6 +4,7 @@
 
 enum drop_reason {
 	DROP_INVALID_SOURCE_IP = 132,
+	DROP_POLICY_DENIED = 133,	/* nothing allows it */
 	DROP_INVALID_PACKET = 134,
 	DROP_CT_INVALID_HEADER = 135,
 	DROP_CT_UNKNOWN_PROTOCOL = 137,
@@ -18,6 +19,9 @@ enum drop_reason {
 	DROP_ENCAPSULATION_PROHIBITED = 170,
 	DROP_INVALID_IDENTITY = 171,
 	DROP_FRAGMENT_NOT_FOUND = 175,
+	DROP_PROXY_NOT_SUPPORTED = 180,
+	DROP_POLICY_DENY = 181,		/* a rule denies it */
+	DROP_AUTH_REQUIRED = 189,
 	DROP_TTL_EXCEEDED = 196,
 	DROP_ENDPOINT_NOT_READY = 203,
 };
@@ -37,6 +41,7 @@ enum drop_file {
 	FILE_CONNTRACK = 221,
 	FILE_FORWARD = 222,
 	FILE_NEIGHBOUR = 223,
+	FILE_POLICY = 224,
 };
 
 /* Folded to a constant by the compiler; a file that is missing here shows as unknown. */
@@ -53,7 +58,8 @@ enum drop_file {
 	FILE_IS("packet.h") ? FILE_PACKET : \
 	FILE_IS("conntrack.h") ? FILE_CONNTRACK : \
 	FILE_IS("forward.h") ? FILE_FORWARD : \
-	FILE_IS("neighbour.h") ? FILE_NEIGHBOUR : FILE_UNKNOWN)
+	FILE_IS("neighbour.h") ? FILE_NEIGHBOUR : \
+	FILE_IS("policy.h") ? FILE_POLICY : FILE_UNKNOWN)
 
 /* `return DROP(pkt, reason, ext)`: a negative result that remembers where it was decided. */
 #define DROP(pkt, reason, ext)	({ \

@@ -100,6 +100,39 @@ _Static_assert(sizeof(struct ipcache_info) == 24, "layout known to maps.py");
 #define IPCACHE_HAS_TUNNEL	2
 #define IPCACHE_TUNNEL_IPV6	4
 
+/* ---- policy: longest prefix of protocol and port wins, for one identity ---- */
+
+struct policy_key {			/* of the maps in flowscope_policies */
+	__u32	prefix_length;		/* POLICY_STATIC_BITS + bits of protocol and port */
+	__u32	identity;		/* of the other side; 0: any */
+	__u8	egress;			/* 1: what the endpoint sends */
+	__u8	protocol;
+	__be16	dport;			/* ICMP: type */
+};
+_Static_assert(sizeof(struct policy_key) == 12, "layout known to maps.py");
+
+#define POLICY_STATIC_BITS	40
+#define POLICY_FULL_BITS	64
+
+struct policy_entry {
+	__be16	proxy_port_be;		/* 0: no proxy */
+	__u8	flags;			/* POLICY_DENY; prefix length of protocol and port from POLICY_PREFIX_SHIFT on */
+	__u8	auth;			/* type in the low 7 bits; 0x80: asked for by name */
+	__u32	precedence;
+	__u32	cookie;			/* which rules made this entry */
+};
+_Static_assert(sizeof(struct policy_entry) == 12, "layout known to maps.py");
+
+#define POLICY_DENY		1
+#define POLICY_PREFIX_SHIFT	3
+#define POLICY_AUTH_TYPE	0x7F
+
+/* One entry is no rule: its cookie says how the map is to be used. It stands in the map, so that both change at once. */
+#define POLICY_SETTINGS_IDENTITY	0xFFFFFFFF
+#define POLICY_ENFORCED_INGRESS	METRIC_INGRESS	/* verdicts of this direction are told */
+#define POLICY_ENFORCED_EGRESS	METRIC_EGRESS
+#define POLICY_AUDIT		4		/* what is denied passes, and is told */
+
 /* ---- connection tracking ---- */
 
 struct ct4_key {			/* cilium_ct4_global, cilium_ct_any4_global */
@@ -206,6 +239,7 @@ _Static_assert(sizeof(struct event_stats) == 32, "layout known to maps.py");
 enum message_type {
 	MESSAGE_DROP = 1,
 	MESSAGE_TRACE = 4,
+	MESSAGE_POLICY_VERDICT = 5,
 };
 
 struct capture_header {
@@ -245,6 +279,34 @@ struct drop_notify {			/* version 2 */
 	__u8	pad[3];
 };
 _Static_assert(sizeof(struct drop_notify) == 40, "monitor layout, drop version 2");
+
+struct policy_verdict_notify {		/* version 1, with cookie */
+	struct capture_header header;
+	__u32	remote_label;		/* identity of the other side */
+	__s32	verdict;		/* 0, port of the proxy, or -DROP_* */
+	__u16	dst_port;		/* ICMP: type */
+	__u8	protocol;
+	__u8	flags;			/* enum metric_direction, enum policy_match above VERDICT_MATCH_SHIFT, VERDICT_* */
+	__u8	auth_type;
+	__u8	pad[3];
+	__u32	cookie;
+	__u32	pad2;
+};
+_Static_assert(sizeof(struct policy_verdict_notify) == 40, "monitor layout, policy verdict with cookie");
+
+#define VERDICT_IPV6		0x04
+#define VERDICT_MATCH_SHIFT	3
+#define VERDICT_AUDITED		0x40
+
+enum policy_match {			/* what part of a policy decided */
+	MATCH_NONE = 0,
+	MATCH_L3_ONLY = 1,
+	MATCH_L3_L4 = 2,
+	MATCH_L4_ONLY = 3,
+	MATCH_ALL = 4,
+	MATCH_L3_PROTO = 5,
+	MATCH_PROTO_ONLY = 6,
+};
 
 #define EVENT_FLAG_IPV6		0x01
 #define EVENT_FLAG_VXLAN	0x04

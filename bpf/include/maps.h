@@ -113,6 +113,23 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } cilium_fragments SEC(".maps");
 
+struct policy_map {			/* one endpoint's policy; pinned as cilium_policy_v2_<id> */
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	/* Sizes, not types: the compiler leaves types inside an inner map out of the BTF. */
+	__uint(key_size, sizeof(struct policy_key));
+	__uint(value_size, sizeof(struct policy_entry));
+};
+
+struct {				/* index: endpoint id */
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__array(values, struct policy_map);
+} flowscope_policies SEC(".maps");
+
 static __always_inline const struct node_config *node_config(void)
 {
 	__u32 zero = 0;

@@ -22,6 +22,7 @@ struct packet {
 	__u8	ttl;
 	__u8	tcp_flags;		/* FIN to CWR, as in the header */
 	__u8	icmp_type;
+	__u8	icmp_code;
 	bool	icmp_error;
 	bool	no_ports;		/* a later fragment: the transport header is elsewhere */
 };
@@ -124,6 +125,7 @@ static __always_inline int parse_l4(struct __sk_buff *skb, struct packet *pkt)
 		if (bpf_skb_load_bytes(skb, pkt->l4_offset, &head, 8))
 			return DROP(pkt, DROP_CT_INVALID_HEADER, 0);
 		pkt->icmp_type = head.icmp_type;
+		pkt->icmp_code = head.icmp_code;
 		if (head.icmp_type == ICMP_ECHO_REQUEST)
 			pkt->dport = head.word2;
 		else if (head.icmp_type == ICMP_ECHO_REPLY)
@@ -136,6 +138,7 @@ static __always_inline int parse_l4(struct __sk_buff *skb, struct packet *pkt)
 		if (bpf_skb_load_bytes(skb, pkt->l4_offset, &head, 4))
 			return DROP(pkt, DROP_CT_INVALID_HEADER, 0);
 		pkt->icmp_type = head.icmp_type;
+		pkt->icmp_code = head.icmp_code;
 		if (head.icmp_type >= ICMP6_ERROR_FIRST && head.icmp_type <= ICMP6_ERROR_LAST)
 			return parse_icmp_error(skb, pkt);
 		if (head.icmp_type != ICMP6_ECHO_REQUEST && head.icmp_type != ICMP6_ECHO_REPLY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from bpf import maps
-from bpf.datapath import MAP_NAMES, PROGRAM_FILES
+from bpf.datapath import MAP_NAMES
 from model import vocabulary
 
 pytestmark = pytest.mark.kernel
@@ -20,17 +21,22 @@ INCLUDE = Path(maps.__file__).parent / "include"
 
 
 @pytest.fixture(scope="module")
-def c_structs(objects: Path) -> dict[str, Any]:
-    """Members and sizes of the structs that the compiler wrote into the objects."""
-    found: dict[str, Any] = {}
-    for file in PROGRAM_FILES.values():
-        dump = subprocess.run(
-            ["bpftool", "-j", "btf", "dump", "file", str(objects / file)], capture_output=True, check=True
-        )
-        for each in json.loads(dump.stdout)["types"]:
-            if each["kind"] == "STRUCT":
-                found[each["name"]] = each
-    return found
+def c_structs(objects: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Members and sizes of the structs, as the compiler that builds the programs lays them out."""
+    folder = tmp_path_factory.mktemp("layouts")
+    # A variable of each, because the BTF of a program has only the types that its maps and functions name.
+    variables = "".join(f"struct {name} the_{name};\n" for name in maps.C_STRUCTS)
+    (folder / "layouts.bpf.c").write_text(f'#include "layouts.h"\n{variables}')
+    flags = re.search(r"^CFLAGS := (.+\\\n.+)$", (INCLUDE.parent / "Makefile").read_text(), re.MULTILINE)
+    assert flags
+    words = flags[1].replace("\\\n", " ").replace("$(shell uname -m)", platform.machine()).split()
+    subprocess.run(
+        ["clang", *words, "-c", "layouts.bpf.c", "-o", "layouts.o", "-I", str(INCLUDE)], cwd=folder, check=True
+    )
+    dump = subprocess.run(
+        ["bpftool", "-j", "btf", "dump", "file", str(folder / "layouts.o")], capture_output=True, check=True
+    )
+    return {each["name"]: each for each in json.loads(dump.stdout)["types"] if each["kind"] == "STRUCT"}
 
 
 @pytest.mark.parametrize("name", maps.C_STRUCTS)
