@@ -23,7 +23,7 @@ FOLLOW = json.dumps({"follow": True})
 
 def told(result: dict[str, Any]) -> int:
     """Events that a client got, or was told it missed."""
-    return int(result["flows"]) + sum(result["lost"].values())
+    return int(result["flows"]) + int(sum(result["lost"].values()))
 
 
 def test_an_event_in_the_kernel_becomes_a_flow_at_once_also_the_last_before_silence(
