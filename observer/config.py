@@ -23,7 +23,7 @@ class ObserverConfig:
     node_name: str = setting("", "name of the node; default: the state file's, else the host name")
     cluster_name: str = setting("default", "name of the cluster; put before the node's name unless it is default")
     state_file: str = setting(
-        "/run/flowscope/agent/state.json", "what the agent knows of this node; read again when it changes"
+        "/run/flowscope/state.json", "what the agent knows of this node; read again when it changes"
     )
     ring_flows: int = setting(65_535, "flows kept in memory: 2^k-1, at most 1048575")
     queue_events: int = setting(65_536, "events that may wait to be decoded; more are counted as lost")

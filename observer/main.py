@@ -13,10 +13,11 @@ import secrets
 import socket
 import time
 from collections import Counter
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -51,16 +52,16 @@ async def serve(config: ObserverConfig, stop: asyncio.Event, reload: asyncio.Eve
     Raises: Failure.
     """
     _check(config)
-    observer = _Observer(config)
-    try:
-        await observer.start()
+    async with AsyncExitStack() as opened:
+        observer = await _open(config, opened)
+        # What lives now lives for good: it need not be looked at by every collection.
+        gc.collect()
+        gc.freeze()
         async with asyncio.TaskGroup() as tasks:
-            running = observer.start_tasks(tasks, reload)
+            running = [tasks.create_task(work) for work in observer.works(reload)]
             await stop.wait()
             for task in running:
                 task.cancel()
-    finally:
-        await observer.close()
 
 
 def _check(config: ObserverConfig) -> None:
@@ -79,116 +80,120 @@ def _check(config: ObserverConfig) -> None:
         raise Failure("TLS needs both --tls-cert-file and --tls-key-file")
 
 
-class _Observer:
-    """The parts of one running observer."""
+async def _open(config: ObserverConfig, opened: AsyncExitStack) -> _Observer:
+    """Put the parts together. What has to be closed is put on `opened`, and closed in the opposite order.
 
-    def __init__(self, config: ObserverConfig) -> None:
+    Raises: Failure.
+    """
+    identity = _Identity(config, *_first_state(config))
+    node = identity.node()
+    ring = Ring(config.ring_flows)
+    namespaces = Namespaces(ring, "" if config.cluster_name == "default" else config.cluster_name)
+    recorder = None
+    if config.record:
+        recorder = Recorder(config.record)
+        recorder.offer(Hello(node.name, node.labels))
+        opened.push_async_callback(asyncio.to_thread, recorder.close)
+    source = _open_source(config, node.name)
+    decoder = Decoder(ring.tables, identity.state.knowledge, ring.tables.nodes.intern(node))
+    pipeline = Pipeline(ring, decoder, node, namespaces, queue_events=config.queue_events, recorder=recorder)
+    pipeline.set_state(identity.state)
+    if config.records_socket:
+        opened.callback(RecordsSocket(config.records_socket, pipeline.receive).close)
+    shared = Shared(
+        ring=ring,
+        bell=pipeline.bell,
+        namespaces=namespaces,
+        node_name=lambda: pipeline.node.name,
+        node_index=lambda: pipeline.node_index,
+        started_ns=time.monotonic_ns(),
+    )
+    peers = Peers()
+    server = Server(
+        [ObserverService(shared), ColumnsService(shared), PeerService(peers)],
+        metadata={"hubble-server-version": VERSION, "flowscope-columns": "1"},
+    )
+    # Open streams get half of the time that the process has to end.
+    opened.push_async_callback(server.close, config.drain_s / 2)
+    opened.callback(pipeline.bell.stop)
+    tls = _tls(config)
+    identity.addresses = [await server.listen(one, tls=tls, insecure=config.insecure) for one in config.listen]
+    peers.set(identity.peers())
+    return _Observer(identity, pipeline, peers, namespaces, source)
+
+
+def _first_state(config: ObserverConfig) -> tuple[NodeState, StateFile | None]:
+    """What the node knows at first: the state file, or what a recording says of its node."""
+    nothing = NodeState(b"{}", Knowledge.from_json({}))
+    if config.replay:
+        hello, recorded = Replay(config.replay).preview()
+        state = nothing
+        if recorded is not None:
+            with suppress(BrokenState):
+                state = parse_state(recorded.text)
+        if hello is not None and not state.node_name:
+            state = replace(state, node_name=hello.node, node_labels=hello.labels)
+        return state, None
+    if not config.state_file:
+        return nothing, None
+    file = StateFile(config.state_file)
+    return file.read() or nothing, file
+
+
+class _Identity:
+    """Who this node is, from the settings and the state."""
+
+    def __init__(self, config: ObserverConfig, state: NodeState, file: StateFile | None) -> None:
+        self.state = state
+        self.file = file
+        self.addresses: list[str] = []
+        """Where we serve."""
         self._config = config
-        self._source: Source | None = None
-        self._recorder: Recorder | None = None
-        self._records: RecordsSocket | None = None
-        self._state_file: StateFile | None = None
-        self._addresses: list[str] = []
-        self._state = NodeState(b"{}", Knowledge.from_json({}))
-        self._peers = Peers()
         self._boot = secrets.randbits(64)
 
-    async def start(self) -> None:
+    def node(self) -> Node:
+        """This node."""
         config = self._config
-        self._read_first_state()
-        self._source = _open_source(config, self._node().name)
-        self._ring = Ring(config.ring_flows)
-        cluster = "" if config.cluster_name == "default" else config.cluster_name
-        namespaces = self._namespaces = Namespaces(self._ring, cluster)
-        if config.record:
-            self._recorder = Recorder(config.record)
-            self._recorder.offer(Hello(self._node().name, self._node().labels))
-        node = self._node()
-        decoder = Decoder(self._ring.tables, self._state.knowledge, self._ring.tables.nodes.intern(node))
-        self._pipeline = Pipeline(
-            self._ring, decoder, node, namespaces, queue_events=config.queue_events, recorder=self._recorder
-        )
-        self._pipeline.set_state(self._state)
-        if config.records_socket:
-            self._records = RecordsSocket(config.records_socket, self._pipeline.receive)
-        shared = Shared(
-            ring=self._ring,
-            bell=self._pipeline.bell,
-            namespaces=namespaces,
-            node_name=lambda: self._pipeline.node.name,
-            node_index=lambda: self._pipeline.node_index,
-            started_ns=time.monotonic_ns(),
-        )
-        self._server = Server(
-            [ObserverService(shared), ColumnsService(shared), PeerService(self._peers)],
-            metadata={"hubble-server-version": VERSION, "flowscope-columns": "1"},
-        )
-        tls = _tls(config)
-        for address in config.listen:
-            self._addresses.append(await self._server.listen(address, tls=tls, insecure=config.insecure))
-        self._announce()
-        # What lives now lives for good: it need not be looked at by every collection.
-        gc.collect()
-        gc.freeze()
-
-    def start_tasks(self, group: asyncio.TaskGroup, reload: asyncio.Event) -> list[asyncio.Task[None]]:
-        tasks = [group.create_task(self._report(), name="report"), group.create_task(self._reload(reload))]
-        if self._source is not None:
-            tasks.append(group.create_task(self._pipeline.run(self._source), name="pipeline"))
-        if self._state_file is not None:
-            tasks.append(group.create_task(self._state_file.follow(), name="state"))
-        return tasks
-
-    async def close(self) -> None:
-        """In the opposite order of opening; streams get what is left of the drain time."""
-        if hasattr(self, "_server"):
-            self._pipeline.bell.stop()
-            await self._server.close(self._config.drain_s / 2)
-        if self._records is not None:
-            self._records.close()
-        if self._recorder is not None:
-            await asyncio.to_thread(self._recorder.close)
-
-    def _read_first_state(self) -> None:
-        """The state file, or what a recording says of its node."""
-        config = self._config
-        if config.replay:
-            hello, state = Replay(config.replay).preview()
-            if state is not None:
-                with suppress(BrokenState):
-                    self._state = parse_state(state.text)
-            if hello is not None and not self._state.node_name:
-                self._state = replace(self._state, node_name=hello.node, node_labels=hello.labels)
-        elif config.state_file:
-            self._state_file = StateFile(config.state_file, self._take_state)
-            self._state_file.load()
-
-    def _take_state(self, state: NodeState) -> None:
-        self._state = state
-        if hasattr(self, "_pipeline"):
-            self._pipeline.set_state(state)
-            self._pipeline.set_node(self._node())
-            self._announce()
-
-    def _node(self) -> Node:
-        """Who we are, from the settings and the state."""
-        config = self._config
-        name = config.node_name or self._state.node_name or socket.gethostname()
+        name = config.node_name or self.state.node_name or socket.gethostname()
         if "/" not in name and config.cluster_name not in ("", "default"):
             name = f"{config.cluster_name}/{name}"
-        return Node(name, self._state.node_labels, self._boot, VERSION)
+        return Node(name, self.state.node_labels, self._boot, VERSION)
 
-    def _announce(self) -> None:
-        """Tell relays of this node and of the others."""
+    def peers(self) -> list[PeerEntry]:
+        """This node and the others that relays should know of."""
         config = self._config
-        own_name = self._node().name
+        own_name = self.node().name
         cluster, _, name = own_name.rpartition("/")
-        address = config.advertise or self._addresses[0]
-        tls_name = (
-            node_server_name(name, cluster) if config.tls_cert_file and Target.parse(address).kind == "tcp" else ""
-        )
-        others = [_peer(text) for text in config.peers]
-        self._peers.set([*self._state.peers, *others, PeerEntry(own_name, address, tls_name)])
+        address = config.advertise or self.addresses[0]
+        has_tls = bool(config.tls_cert_file) and Target.parse(address).kind == "tcp"
+        own = PeerEntry(own_name, address, node_server_name(name, cluster) if has_tls else "")
+        return [*self.state.peers, *map(_peer, config.peers), own]
+
+
+@dataclass(frozen=True, slots=True)
+class _Observer:
+    """The parts that something happens to while the observer runs."""
+
+    identity: _Identity
+    pipeline: Pipeline
+    peers: Peers
+    namespaces: Namespaces
+    source: Source | None
+
+    def works(self, reload: asyncio.Event) -> Iterator[Coroutine[Any, Any, None]]:
+        """What runs until the observer stops."""
+        yield self._report()
+        yield self._reload(reload)
+        if self.source is not None:
+            yield self.pipeline.run(self.source)
+        if self.identity.file is not None:
+            yield self.identity.file.follow(self._take_state)
+
+    def _take_state(self, state: NodeState) -> None:
+        self.identity.state = state
+        self.pipeline.set_state(state)
+        self.pipeline.set_node(self.identity.node())
+        self.peers.set(self.identity.peers())
 
     async def _reload(self, reload: asyncio.Event) -> None:
         """SIGHUP: read the state file again. Certificates are followed by themselves."""
@@ -196,18 +201,18 @@ class _Observer:
             await reload.wait()
             reload.clear()
             log.info("reloading")
-            if self._state_file is not None:
-                self._state_file.reload()
+            if self.identity.file is not None:
+                self.identity.file.reload()
 
     async def _report(self) -> None:
         """Once a minute: sum up in the log what went wrong, if anything did."""
         told: Counter[str] = Counter()
         while True:
             await asyncio.sleep(REPORT_S)
-            self._namespaces.look()
-            now = Counter(self._pipeline.errors)
-            if self._pipeline.dropped:
-                now["queue_full"] = self._pipeline.dropped
+            self.namespaces.look()
+            now = Counter(self.pipeline.errors)
+            if self.pipeline.dropped:
+                now["queue_full"] = self.pipeline.dropped
             if news := now - told:
                 log.warning("events that became no flow", **news)
                 told = now

@@ -69,38 +69,31 @@ def parse_state(text: bytes) -> NodeState:
 class StateFile:
     """Follows one state file."""
 
-    def __init__(self, path: str, changed: Callable[[NodeState], None]) -> None:
+    def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self._changed = changed
         self._complaint = ""
         self._again = asyncio.Event()
-        self._watch: FileWatch | None = None
-
-    def load(self) -> None:
-        """Read the file now and hand over what it says; with a missing or broken file, nothing changes."""
-        state = self._read()
-        if state is not None:
-            self._changed(state)
 
     def reload(self) -> None:
         """Read the file again soon, although it looks unchanged."""
         self._again.set()
 
-    async def follow(self) -> None:
+    async def follow(self, changed: Callable[[NodeState], None]) -> None:
         """Hand over each new content, until cancelled."""
-        self._watch = FileWatch(self._path, self._again.set)
+        watch = FileWatch(self._path, self._again.set)
         try:
             while True:
                 await self._again.wait()
                 self._again.clear()
                 # Large clusters have megabytes of state: parse beside the loop.
-                state = await asyncio.to_thread(self._read)
+                state = await asyncio.to_thread(self.read)
                 if state is not None:
-                    self._changed(state)
+                    changed(state)
         finally:
-            self._watch.close()
+            watch.close()
 
-    def _read(self) -> NodeState | None:
+    def read(self) -> NodeState | None:
+        """What the file says now; None when it is missing or broken, which is logged."""
         try:
             state = parse_state(self._path.read_bytes())
         except FileNotFoundError:

@@ -21,6 +21,7 @@ from proto.flow import flow_pb2
 from proto.observer import observer_pb2, observer_pb2_grpc
 from proto.peer import peer_pb2, peer_pb2_grpc
 from tests.support.batches import read_golden
+from tests.support.certificates import Authority
 from tests.support.process import ROOT, Process, observer_process
 from tests.support.recordings import paced, write_recording
 from tests.support.waiting import eventually
@@ -102,6 +103,19 @@ def test_unix_and_tcp_are_served_at_once(recording: Path, tmp_path: Path) -> Non
             line.split("address=")[1].split()[0] for line in process.log.read_text().splitlines() if "address=" in line
         ]
         assert [len(get_flows(address)) for address in addresses] == [2125, 2125]
+
+
+def test_tcp_has_tls_and_peers_hear_the_name_to_expect(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.issue("server", "127.0.0.1", "n1.default.hubble-grpc.cilium.io")
+    flags = ["--tls-cert-file", pair.cert, "--tls-key-file", pair.key, "--node-name", "n1"]
+    with observer_process(tmp_path, *flags, listen="127.0.0.1:0") as (_, address):
+        credentials = grpc.ssl_channel_credentials(Path(authority.ca).read_bytes())
+        with grpc.secure_channel(address, credentials) as one:
+            assert list(ObserverStub(one).GetFlows(ALL, timeout=10)) == []
+            peer = next(PeerStub(one).Notify(peer_pb2.NotifyRequest(), timeout=10))
+        assert (peer.name, peer.address) == ("n1", address)
+        assert peer.tls.server_name == "n1.default.hubble-grpc.cilium.io"
 
 
 def test_l7_records_come_through_their_socket_and_broken_ones_are_counted(golden: Path, tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from tests.support.waiting import eventually_async
 async def followed(path: Path) -> AsyncIterator[list[NodeState]]:
     """States as they are taken over while the file is followed."""
     states: list[NodeState] = []
-    file = StateFile(str(path), states.append)
-    file.load()
-    task = asyncio.create_task(file.follow())
+    file = StateFile(str(path))
+    if (first := file.read()) is not None:
+        states.append(first)
+    task = asyncio.create_task(file.follow(states.append))
     await asyncio.sleep(0)
     try:
         yield states
@@ -98,8 +99,8 @@ async def test_a_reload_reads_an_unchanged_file(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     write(path, "one")
     states: list[NodeState] = []
-    file = StateFile(str(path), states.append)
-    task = asyncio.create_task(file.follow())
+    file = StateFile(str(path))
+    task = asyncio.create_task(file.follow(states.append))
     file.reload()
     await eventually_async(lambda: names(states) == ["one"])
     task.cancel()
