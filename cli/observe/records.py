@@ -181,11 +181,22 @@ class _Lines:
         return join(self._chunks())
 
     def _chunks(self) -> Iterator[Chunk]:
+        run: list[bytes] = []
         for line, response in self._lines:
             if response is None:
-                yield Chunk(line.decode() + "\n")
-            elif (chunk := self._text.one(response)) is not None:
+                run.append(line)
+                continue
+            if run:
+                yield _lines_chunk(run)
+                run = []
+            if (chunk := self._text.one(response)) is not None:
                 yield chunk
+        if run:
+            yield _lines_chunk(run)
+
+
+def _lines_chunk(lines: Sequence[bytes]) -> Chunk:
+    return Chunk((b"\n".join(lines) + b"\n").decode())
 
 
 class _Rows:
