@@ -91,7 +91,7 @@ class ObserverService(Service):
         """Flows that pass the filters, oldest first, with lost events at their places."""
         selection = _flow_selection(self._shared, request)
         encoder = self._encoder(mask_of(request), tuple(sorted(request.field_mask.paths)))
-        await _stream(self._shared, selection, encoder.responses, call, BATCH_ROWS)
+        await _stream(self._shared, selection, encoder.responses, call, BATCH_ROWS, _flows_progress)
 
     async def GetAgentEvents(self, request: observer_pb2.GetAgentEventsRequest, call: Call) -> None:  # noqa: N802
         """What the agent told of."""

@@ -25,8 +25,8 @@ CHUNK: Final = 256 * 1024
 long one stream keeps the event loop."""
 
 LONG: Final = 16 * 1024
-"""Bytes from which on `send` lets others run. Callers with less wait for more anyway, and a turn of the loop costs a
-stream that trickles a tenth of its time."""
+"""After so many bytes `send` lets others run. A turn of the loop for each small message would cost a stream that
+trickles a tenth of its time."""
 
 
 class ClientGone(Exception):
@@ -36,7 +36,7 @@ class ClientGone(Exception):
 class PackedWriter:
     """Writes ready messages to one stream; one owner at a time."""
 
-    __slots__ = ("_connection", "_http2", "_id", "_stream", "_transport")
+    __slots__ = ("_connection", "_http2", "_id", "_stream", "_transport", "_written")
 
     def __init__(self, stream: Stream) -> None:
         assert stream.id is not None
@@ -45,6 +45,8 @@ class PackedWriter:
         self._connection = stream.connection
         self._http2 = stream._h2_connection
         self._transport = stream._transport
+        self._written = 0
+        """Bytes since others could run."""
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Hand `data` to the connection, waiting for the peer's windows and for the socket.
@@ -57,8 +59,10 @@ class PackedWriter:
             while position < size:
                 window = await self._window()
                 position += self._write(view, position, min(window, size - position, CHUNK))
-        if size >= LONG:
+        self._written += size
+        if self._written >= LONG:
             # A client that keeps up never makes us wait above; the other streams of this loop must run all the same.
+            self._written = 0
             await asyncio.sleep(0)
 
     async def _window(self) -> int:
