@@ -194,7 +194,14 @@ class Pipeline:
     def _process_events(self, batches: list[EventBatch]) -> None:
         if batches:
             for batch in split(join(batches), TURN_EVENTS):
-                self._store(self._few.decode(batch))
+                try:
+                    decoded = self._few.decode(batch)
+                except Exception:
+                    # A mistake of ours must not end the observation of a node.
+                    log.exception("events could not be decoded", events=len(batch))
+                    self.errors["internal_error"] += len(batch)
+                    continue
+                self._store(decoded)
 
     def _process_other(self, item: Item | QueueLoss) -> None:
         match item:
@@ -225,7 +232,13 @@ class Pipeline:
         for agent, group in groupby(self._parsed(records.lines), key=lambda one: isinstance(one.get("type"), int)):
             parsed = list(group)
             decode = self._decoder.decode_agent if agent else self._decoder.decode_accesslog
-            self._store(decode(parsed, [records.time_ns] * len(parsed)))
+            try:
+                decoded = decode(parsed, [records.time_ns] * len(parsed))
+            except Exception:
+                log.exception("records could not be decoded", records=len(parsed))
+                self.errors["internal_error"] += len(parsed)
+                continue
+            self._store(decoded)
 
     def _parsed(self, lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
         for line in lines:
