@@ -95,8 +95,8 @@ _VERSION_HEADERS: Final = {"hubble-relay-version": "Relay", "hubble-server-versi
 
 
 def _minor(version: str) -> tuple[int, int] | None:
-    match = re.match(r"v?(\d+)\.(\d+)\.\d+", version)
-    return (int(match[1]), int(match[2])) if match else None
+    match = re.match(r"\s*v?(\d+)(?:\.(\d+))?(?:\.\d+)?(?:[-+\s]|$)", version, re.ASCII)
+    return (int(match[1]), int(match[2] or "0")) if match else None
 
 
 @asynccontextmanager

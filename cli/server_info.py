@@ -117,8 +117,12 @@ def watch_peers(command: Call) -> None:
     async def work(server: Server) -> None:
         async with server.stream("/peer.Peer/Notify", peer_pb2.NotifyRequest()) as stream:
             server.check_version(await stream.start())
-            async for change in stream.messages(peer_pb2.ChangeNotification):
-                write(peer_text(change, peer_kind(peer_pb2, change.type)))
+            try:
+                async for change in stream.messages(peer_pb2.ChangeNotification):
+                    write(peer_text(change, peer_kind(peer_pb2, change.type)))
+            except RpcError as error:
+                if error.code is not Status.CANCELLED:
+                    raise
 
     call(work, load_settings(command))
 

@@ -8,6 +8,7 @@ Elsewhere: filters.py has the filter flags; stream.py and files.py use the reque
 from __future__ import annotations
 
 import os
+from json import JSONDecodeError
 from typing import Final, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -185,8 +186,28 @@ def raw_filters(name: str, settings: Settings) -> list[flow_pb2.FlowFilter]:
         try:
             filters += many_from_json(text, flow_pb2.FlowFilter)
         except ValueError as error:
-            raise CommandError(f"invalid --{name} flag: failed to decode '{text}': {error}") from error
+            reason = json_complaint(error) if isinstance(error, JSONDecodeError) else str(error)
+            raise CommandError(f"invalid --{name} flag: failed to decode '{text}': {reason}") from error
     return filters
+
+
+def json_complaint(error: JSONDecodeError) -> str:
+    """A syntax error in the words of Go's decoder, which Hubble's users have seen before."""
+    place = error.pos + len(error.doc[error.pos :]) - len(error.doc[error.pos :].lstrip(" \t\r\n"))
+    if place >= len(error.doc) or error.msg.startswith("Unterminated"):
+        return "unexpected EOF"
+    where = next((words for start, words in _COMPLAINTS.items() if error.msg.startswith(start)), "in JSON")
+    return f"invalid character '{quote(error.doc[place])[1:-1]}' {where}"
+
+
+_COMPLAINTS: Final = {
+    "Expecting value": "looking for beginning of value",
+    "Expecting property name": "looking for beginning of object key string",
+    "Expecting ':'": "after object key",
+    "Expecting ','": "after object key:value pair",
+    "Invalid control": "in string literal",
+    "Invalid \\": "in string escape code",
+}
 
 
 def filters_yaml(request: observer_pb2.GetFlowsRequest) -> str:

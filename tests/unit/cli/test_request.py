@@ -138,3 +138,20 @@ def test_contradictions_of_the_connection_are_refused(arguments: tuple[str, ...]
 def test_a_target_with_tls_needs_no_flag() -> None:
     _, settings = call_of("--server", "tls://a:1", "--tls-client-key-file", "k", "--tls-client-cert-file", "c")
     check_server_flags(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "unexpected EOF"),
+        ('{"uuid', "unexpected EOF"),
+        ("nonsense", "invalid character 'n' looking for beginning of value"),
+        ("{x", "invalid character 'x' looking for beginning of object key string"),
+        ('{"uuid" 1}', "invalid character '1' after object key"),
+        ('{"uuid":[] 1}', "invalid character '1' after object key:value pair"),
+    ],
+)
+def test_syntax_errors_of_raw_filters_are_said_as_hubble_says_them(text: str, reason: str) -> None:
+    with pytest.raises(CommandError) as error:
+        request_of("--allowlist", text)
+    assert str(error.value) == f"invalid --allowlist flag: failed to decode '{text}': {reason}"
