@@ -25,7 +25,7 @@ from observer.recording import Item
 from tests.conftest import GOLDEN, kernel_obstacle
 from tests.support.batches import make_batch, read_golden
 from tests.support.clients import count, finish_client, start_client
-from tests.support.emitter import emitter
+from tests.support.emitter import Emitter, emitter
 from tests.support.process import Process, observer_process
 from tests.support.recordings import EPOCH_NS, paced, write_recording
 
@@ -140,7 +140,32 @@ def kernel_streams(folder: Path) -> dict[str, object]:
                 meter = Meter(process)
                 kernel.pace(per_second, STREAM_S)
                 figures |= stream_figures(per_second, meter.share(), finish_client(client))
+        figures |= kernel_overload(folder, kernel, flags)
     return figures
+
+
+def kernel_overload(folder: Path, kernel: Emitter, flags: list[str]) -> dict[str, object]:
+    """Two million events a second in front of one follower: what came and what was lost add up to the last event."""
+    emitted = kernel.emitted
+    with observer_process(folder, *flags) as (process, address):
+        client = start_client(address, "--request", NEWEST, "--seconds", "4")
+        begun = time.monotonic()
+        for _ in range(40):
+            kernel.emit(50_000)
+        per_second = (kernel.emitted - emitted) / (time.monotonic() - begun)
+        result = finish_client(client)
+        rss = process.rss_mib()
+    lost = result["lost"]
+    return {
+        "kernel_overload_emitted_per_s": round(per_second),
+        "kernel_overload_emitted": kernel.emitted - emitted,
+        "kernel_overload_delivered": result["flows"],
+        "kernel_overload_lost_in_perf_rings": lost.get("PERF_EVENT_RING_BUFFER", 0),
+        "kernel_overload_lost_in_queue": lost.get("OBSERVER_EVENTS_QUEUE", 0),
+        "kernel_overload_lost_in_ring": lost.get("HUBBLE_RING_BUFFER", 0),
+        "kernel_overload_unaccounted": kernel.emitted - emitted - result["flows"] - sum(lost.values()),
+        "kernel_overload_rss_mib": round(rss, 1),
+    }
 
 
 def replayed_streams(folder: Path, events: list[bytes], state: bytes) -> dict[str, object]:
