@@ -171,7 +171,7 @@ def at_rate(maker: FlowMaker, per_s: float, every_s: float) -> Flows:
 
 
 async def serve_nodes(folder: Path, nodes: int, size: int, flows: int, per_s: float, every_s: float) -> None:
-    """Serve until cancelled; prints the addresses, one a line."""
+    """Serve until cancelled; prints NAME=ADDRESS of each node, then `serving`."""
     servers = []
     for number in range(nodes):
         name = f"node-{number}"
@@ -180,7 +180,7 @@ async def serve_nodes(folder: Path, nodes: int, size: int, flows: int, per_s: fl
         server = Server([FakeObserver(name, source)])
         servers.append(server)
         print(f"{name}={await server.listen(f'unix://{folder}/{name}.sock')}", flush=True)
-    print("", flush=True)
+    print("serving", flush=True)
     await asyncio.Event().wait()
 
 

@@ -1,7 +1,7 @@
 """A client that counts flows and checks their order by the times in the messages.
 
 In:        an address, a request.
-Out:       one JSON line: flows, those older than one before them, seconds, CPU.
+Out:       one JSON line: flows, those older than one before them (or not newer), seconds, CPU.
 Elsewhere: tests/support/counting_client.py only counts, with less work per message.
 
 Run it as a process of its own: python -m tests.support.order_client ADDRESS --seconds 3
@@ -26,7 +26,7 @@ from rpc.client import Channel
 
 async def watch(address: str, request: observer_pb2.GetFlowsRequest, seconds: float) -> dict[str, object]:
     """Read until the stream ends, or for `seconds` from the first message on."""
-    flows = others = late = size = 0
+    flows = others = late = same = size = 0
     newest_ns = 0
     first_s = last_s = 0.0
     delays: list[float] = []
@@ -42,7 +42,9 @@ async def watch(address: str, request: observer_pb2.GetFlowsRequest, seconds: fl
             size += len(batch.buffer)
             if len(times):
                 highest = np.maximum.accumulate(np.maximum(times, newest_ns))
-                late += int((times < np.concatenate(([newest_ns], highest[:-1]))).sum())
+                before = np.concatenate(([newest_ns], highest[:-1]))
+                late += int((times < before).sum())
+                same += int((times == before).sum())
                 newest_ns = int(highest[-1])
                 delays.append((time.time_ns() - int(times[-1])) / 1e6)
             if last_s - first_s >= seconds:
@@ -53,6 +55,7 @@ async def watch(address: str, request: observer_pb2.GetFlowsRequest, seconds: fl
         "flows": flows,
         "others": others,
         "out_of_order": late,
+        "not_newer": late + same,
         "bytes": size,
         "seconds": last_s - first_s,
         "cpu_s": usage.ru_utime + usage.ru_stime,
