@@ -275,6 +275,10 @@ class _Ring:
         self.tail += count
         self._control[TAIL_WORD] = self.tail
 
+    def nearly_full(self, count: int) -> bool:
+        """Whether a ring that held `count` bytes may have had no room for the next event."""
+        return count > self.size - NEARLY_FULL
+
     def uncounted_losses(self) -> int:
         """Losses that the kernel has counted and no record has told yet (a record comes with the next event only)."""
         if not self.counts_lost:
@@ -419,7 +423,9 @@ class PerfReader:
         base = 0
         for ring, head in waiting:
             part = ring.few(head)
-            records = None if ring.at_risk else read_few(part, now_ns)
+            # A ring that is, or was, nearly full may have lost events that only its counter tells of.
+            at_risk = ring.at_risk or ring.nearly_full(len(part))
+            records = None if at_risk else read_few(part, now_ns)
             if records is None:
                 return None
             events, end = records
@@ -457,7 +463,7 @@ class PerfReader:
         ]
         _barrier()
         ring.release(end)
-        nearly_full = len(data) > ring.size - NEARLY_FULL
+        nearly_full = ring.nearly_full(len(data))
         if (nearly_full or ring.at_risk) and (count := ring.uncounted_losses()):
             gaps.append((len(starts), count))
         ring.at_risk = nearly_full
