@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.encode import Encoder
+from model.ingest import rows_from_responses
 from model.mask import FieldMask
 from model.row import Kind, Rows
 from model.tables import Tables
@@ -16,8 +17,9 @@ from model.text.rows import RowText
 from model.text.rows_json import RowJson
 from model.text.style import Style
 from model.text.times import FORMATS, time_format
+from model.text.tojson import to_json
 from proto.observer import observer_pb2
-from tests.support.rows import make_rows, tables_and_rows
+from tests.support.rows import make_rows, responses, tables_and_rows
 
 LOOKS = st.builds(
     Look,
@@ -73,6 +75,28 @@ def test_a_large_batch_reads_like_its_flows_one_by_one(output: Output) -> None:
     rows, tables = make_rows(3_000)
     look = Look(output=output, node_names=True)
     assert in_batches(look, rows, tables, masked=False) == one_by_one(look, rows, tables, masked=False)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(responses(), max_size=4), LOOKS)
+def test_flows_of_other_servers_read_like_their_messages(
+    foreign: list[observer_pb2.GetFlowsResponse], look: Look
+) -> None:
+    tables = Tables()
+    rows = rows_from_responses(foreign, tables)
+    text = FlowText(look)
+    expected = "".join(chunk.text for chunk in text.many(foreign)) + text.finish()
+    assert in_batches(look, rows, tables, masked=False) == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(responses(), max_size=4))
+def test_flows_of_other_servers_are_the_same_json_as_their_messages(
+    foreign: list[observer_pb2.GetFlowsResponse],
+) -> None:
+    tables = Tables()
+    rows = rows_from_responses(foreign, tables)
+    assert RowJson(Look(output=Output.JSON), tables).text(rows) == "".join(to_json(one) + "\n" for one in foreign)
 
 
 def test_agent_and_debug_events_are_no_flows() -> None:
