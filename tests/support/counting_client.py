@@ -219,6 +219,7 @@ def main() -> int:
     parser.add_argument("--request", default="{}", help="GetFlowsRequest as JSON")
     parser.add_argument("--seconds", type=float, default=10.0, help="from the first byte on")
     parser.add_argument("--patience", type=float, default=10.0, help="seconds to wait for the first byte")
+    parser.add_argument("--quiet", type=float, default=3600.0, help="end after so many seconds without a byte")
     parser.add_argument("--flows", type=int, default=0)
     parser.add_argument("--sample", type=int, default=0, help="take the time of every n-th message")
     parser.add_argument("--frame-size", type=int, default=2**20)
@@ -229,7 +230,9 @@ def main() -> int:
     begun = time.monotonic()
 
     def deadline() -> float:
-        return float(counter.first_s + options.seconds if counter.first_s else begun + options.patience)
+        if not counter.first_s:
+            return float(begun + options.patience)
+        return float(min(counter.first_s + options.seconds, counter.last_s + options.quiet))
 
     for payload in connection.payloads(deadline):
         counter.take(payload)
