@@ -5,7 +5,8 @@ Out:       one item per message (time and place); buffers of the same messages i
 Elsewhere: merge.py decides the order; it never sees the bytes.
 
 Shape:  protobuf writers put fields in the order of their numbers, so a response ends with `time` (field 1001): tag
-        ca 3e, length, then google.protobuf.Timestamp: 08 seconds [10 nanos], both varints.
+        ca 3e, length, then google.protobuf.Timestamp: 08 seconds [10 nanos], both varints. Our own nodes put it first
+        (model/encode.py). Whatever looks different is decoded.
 Source: Protocol Buffers encoding guide; proto/observer/observer.proto.
 """
 
@@ -24,7 +25,7 @@ ITEM: Final = np.dtype([("ts_ns", "<i8"), ("start", "<u4"), ("end", "<u4"), ("bu
 
 Items = npt.NDArray[np.void]
 
-TAIL: Final = 3 + 12
+TIME_SIZE: Final = 3 + 12
 """Tag, length and the longest timestamp of the years 2001 to 2106 (5 bytes of seconds, 5 of nanoseconds)."""
 
 LATEST_NS: Final = 2**63 - 1
@@ -33,8 +34,9 @@ _TAG: Final = (0xCA, 0x3E)
 _SECONDS_TAG: Final = 0x08
 _NANOS_TAG: Final = 0x10
 _SECONDS_BYTES: Final = 5
-_LENGTHS: Final = (6, 8, 9, 10, 11, 12)
-"""Of such a timestamp: seconds alone, or with 1 to 5 bytes of nanoseconds."""
+_LENGTHS: Final = (12, 11, 10, 9, 8, 6)
+"""Of such a timestamp, the most frequent first: seconds with 5 to 1 bytes of nanoseconds, or alone."""
+_NO_TIME: Final = -1
 
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -60,19 +62,20 @@ def times_of(buffer: bytes, starts: Int64s, ends: Int64s) -> Int64s:
     """`GetFlowsResponse.time` of each message in ns; 0 for a message without time, or one that is not readable."""
     data = np.frombuffer(buffer, np.uint8)
     times = np.zeros(len(ends), np.int64)
-    known = np.zeros(len(ends), bool)
-    long_enough = ends - starts >= TAIL
-    rows = np.flatnonzero(long_enough)
-    if len(rows):
-        tails = data[ends[rows, None] + np.arange(-TAIL, 0)]
-        for length in _LENGTHS:
-            hit = _has_tail(tails, length)
-            if hit.any():
-                times[rows[hit]] = _read_tail(tails[hit], length)
-                known[rows[hit]] = True
+    bodies = starts + PREFIX_SIZE
+    left = np.flatnonzero(ends - bodies >= TIME_SIZE)
+    for at_end in (False, True):
+        if len(left):
+            # Ours begin with the time, so it is looked for at the end only where it does not stand in front.
+            first = ends[left] - TIME_SIZE if at_end else bodies[left]
+            found = _read(data[first[:, None] + np.arange(TIME_SIZE)], at_end)
+            hit = found != _NO_TIME
+            times[left[hit]] = found[hit]
+            left = left[~hit]
+    short = np.flatnonzero(ends - bodies < TIME_SIZE)
     # Messages without time (a mask left it out), very short ones, and times no clock shows.
-    for row in np.flatnonzero(~known).tolist():
-        times[row] = _decoded_time(buffer[int(starts[row]) + PREFIX_SIZE : int(ends[row])])
+    for row in (*left.tolist(), *short.tolist()):
+        times[row] = _decoded_time(buffer[int(bodies[row]) : int(ends[row])])
     return times
 
 
@@ -94,22 +97,33 @@ def gather(items: Items, buffers: dict[int, bytes]) -> bytes:
 def progress_of(buffer: bytes, items: Items) -> Bools:
     """Which messages have a time and nothing else: with it, a node says that all that is older has been sent."""
     sizes = items["end"].astype(np.int64) - items["start"] - PREFIX_SIZE
-    result: Bools = (sizes > 0) & (sizes <= TAIL)
+    result: Bools = (sizes > 0) & (sizes <= TIME_SIZE)
     for row in np.flatnonzero(result).tolist():
         start = int(items["start"][row]) + PREFIX_SIZE
         result[row] = buffer[start : start + 2] == bytes(_TAG)
     return result
 
 
-def _has_tail(tails: npt.NDArray[np.uint8], length: int) -> Bools:
-    """Which rows end with a timestamp of exactly `length` bytes."""
-    at = TAIL - length  # where the timestamp begins
-    hit: Bools = (tails[:, at - 3] == _TAG[0]) & (tails[:, at - 2] == _TAG[1]) & (tails[:, at - 1] == length)
-    hit &= tails[:, at] == _SECONDS_TAG
-    hit &= _is_varint(tails[:, at + 1 : at + 1 + _SECONDS_BYTES])
-    if length > 1 + _SECONDS_BYTES:
-        nanos = at + 1 + _SECONDS_BYTES
-        hit &= (tails[:, nanos] == _NANOS_TAG) & _is_varint(tails[:, nanos + 1 :])
+def _read(windows: npt.NDArray[np.uint8], at_end: bool) -> Int64s:
+    """The times that windows of TIME_SIZE bytes begin (or end) with; _NO_TIME where there is none."""
+    times = np.full(len(windows), _NO_TIME, np.int64)
+    for length in _LENGTHS:
+        place = TIME_SIZE - length if at_end else 3
+        stamps = windows[:, place : place + length]
+        hit: Bools = (windows[:, place - 3] == _TAG[0]) & (windows[:, place - 2] == _TAG[1])
+        hit &= (windows[:, place - 1] == length) & _is_stamp(stamps)
+        if hit.all():
+            return _value(stamps)
+        if hit.any():
+            times[hit] = _value(stamps[hit])
+    return times
+
+
+def _is_stamp(stamps: npt.NDArray[np.uint8]) -> Bools:
+    """Which rows are 08 seconds [10 nanos] with varints of just the lengths that fill the row."""
+    hit: Bools = (stamps[:, 0] == _SECONDS_TAG) & _is_varint(stamps[:, 1 : 1 + _SECONDS_BYTES])
+    if stamps.shape[1] > 1 + _SECONDS_BYTES:
+        hit &= (stamps[:, 1 + _SECONDS_BYTES] == _NANOS_TAG) & _is_varint(stamps[:, 2 + _SECONDS_BYTES :])
     return hit
 
 
@@ -119,12 +133,10 @@ def _is_varint(columns: npt.NDArray[np.uint8]) -> Bools:
     return result
 
 
-def _read_tail(tails: npt.NDArray[np.uint8], length: int) -> Int64s:
-    at = TAIL - length + 1
+def _value(stamps: npt.NDArray[np.uint8]) -> Int64s:
     # Five bytes of seconds reach beyond what 64 bits of nanoseconds can tell (the year 2262).
-    seconds = np.minimum(_read_varint(tails[:, at : at + _SECONDS_BYTES]), LATEST_NS // 10**9 - 1)
-    nanos = _read_varint(tails[:, at + _SECONDS_BYTES + 1 :])
-    return seconds * 1_000_000_000 + nanos
+    seconds = np.minimum(_read_varint(stamps[:, 1 : 1 + _SECONDS_BYTES]), LATEST_NS // 10**9 - 1)
+    return seconds * 1_000_000_000 + _read_varint(stamps[:, 2 + _SECONDS_BYTES :])
 
 
 def _read_varint(columns: npt.NDArray[np.uint8]) -> Int64s:

@@ -19,7 +19,7 @@ from fastapi.staticfiles import StaticFiles
 from ui.hub import Hub
 from ui.live import BadMessage, Page, Wish
 
-log = structlog.get_logger().bind(component="ui")
+log = structlog.get_logger(component="ui")
 
 STATIC: Final = Path(__file__).parent / "static"
 PROTOCOL_ERROR: Final = 1002

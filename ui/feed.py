@@ -23,7 +23,7 @@ from rpc.client import Channel
 from rpc.status import RpcError, Status
 from ui.hub import Hub
 
-log = structlog.get_logger().bind(component="ui")
+log = structlog.get_logger(component="ui")
 
 COLUMNS: Final = "/flowscope.Columns/GetFlows"
 MESSAGES: Final = "/observer.Observer/GetFlows"

@@ -20,7 +20,7 @@ from ui.feed import follow
 from ui.hub import Hub
 from ui.security import Guard
 
-log = structlog.get_logger().bind(component="ui")
+log = structlog.get_logger(component="ui")
 
 BACKLOG = 128
 
