@@ -41,7 +41,7 @@ if [ "$mode" = dev ]; then extras="[dev]"; fi
 stamp=".venv/.installed-$mode"
 if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
     say "installing Python packages"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".$extras"
+    .venv/bin/python -m pip install -qq --disable-pip-version-check -e ".$extras"
     touch "$stamp"
 fi
 
