@@ -158,7 +158,8 @@ class Page:
     def _state(self) -> str:
         hub = self._hub
         up = sum(state == "connected" for state in hub.nodes.values())
-        text = f"live, {up} of {len(hub.nodes)} nodes" if hub.connected else hub.relay_text
+        live = f"live, {up} of {len(hub.nodes)} nodes" if hub.nodes else "live"
+        text = live if hub.connected else hub.relay_text
         if hub.lost_events:
             text += f", {hub.lost_events:,} events lost"
         return json.dumps({"type": "state", "state": "live" if hub.connected else "connecting", "text": text})

@@ -1,8 +1,14 @@
 const SVG = "http://www.w3.org/2000/svg";
 const CARD = { width: 190, height: 52 };
+const LABEL = { width: 104, height: 14 };
 const SPACING = {
-  "elk.layered.spacing.nodeNodeBetweenLayers": "150", // room for the words on an arrow
+  "elk.layered.spacing.nodeNodeBetweenLayers": "40",
+  "elk.layered.spacing.edgeNodeBetweenLayers": "18",
+  "elk.layered.spacing.edgeEdgeBetweenLayers": "12",
   "elk.spacing.nodeNode": "26",
+  "elk.spacing.edgeNode": "18",
+  "elk.spacing.edgeEdge": "12",
+  "elk.spacing.edgeLabel": "3",
 };
 const WORKER = "static/vendor/elkjs-0.12.1/elk-worker.min.js";
 
@@ -52,6 +58,8 @@ export class ServiceMap extends HTMLElement {
         "elk.direction": "RIGHT",
         "elk.hierarchyHandling": "INCLUDE_CHILDREN",
         ...SPACING,
+        "elk.edgeRouting": "ORTHOGONAL",
+        "elk.json.edgeCoords": "ROOT",
         "elk.layered.considerModelOrder.strategy": "NODES_AND_EDGES",
       },
       children: [...islands].map(([name, children]) => ({
@@ -62,25 +70,30 @@ export class ServiceMap extends HTMLElement {
       })),
       edges: map.edges
         .filter((edge) => edge.source !== edge.target)
-        .map((edge) => ({ id: edge.id, sources: [edge.source], targets: [edge.target] })),
+        .map((edge) => ({
+          id: edge.id,
+          sources: [edge.source],
+          targets: [edge.target],
+          labels: [{ id: `label:${edge.id}`, text: " ", ...LABEL }],
+        })),
     };
     const done = await this.#elk.layout(graph);
     const cards = new Map();
     for (const island of done.children) {
       for (const card of island.children) cards.set(card.id, { x: island.x + card.x, y: island.y + card.y });
     }
-    return { width: done.width, height: done.height, islands: done.children, cards };
+    const arrows = new Map(done.edges.map((edge) => [edge.id, { points: pointsOf(edge), label: edge.labels[0] }]));
+    return { width: done.width, height: done.height, islands: done.children, cards, arrows };
   }
 
   #draw() {
     if (!this.#places) return;
-    const { width, height, islands, cards } = this.#places;
+    const { width, height, islands, cards, arrows } = this.#places;
     this.#svg.setAttribute("viewBox", `-12 -12 ${width + 24} ${height + 24}`);
-    const known = (id) => cards.has(id);
     this.#svg.replaceChildren(
       ...islands.map((island) => this.#island(island)),
-      ...this.#map.edges.filter((edge) => known(edge.source) && known(edge.target)).map((edge) => this.#edge(edge, cards)),
-      ...this.#map.cards.filter((card) => known(card.id)).map((card) => this.#card(card, cards.get(card.id))),
+      ...this.#map.edges.filter((edge) => arrows.has(edge.id)).map((edge) => this.#edge(edge, arrows.get(edge.id))),
+      ...this.#map.cards.filter((card) => cards.has(card.id)).map((card) => this.#card(card, cards.get(card.id))),
     );
   }
 
@@ -104,36 +117,45 @@ export class ServiceMap extends HTMLElement {
     return group;
   }
 
-  #edge(edge, cards) {
-    const from = cards.get(edge.source);
-    const to = cards.get(edge.target);
+  #edge(edge, { points, label }) {
     const group = element("g", { class: "edge", "data-verdict": edge.verdict, "data-edge": edge.id, "data-idle": edge.idle });
-    const line = curve(from, to);
     const width = Math.min(1.2 + Math.log2(1 + edge.per_second) * 0.7, 7);
-    const head = element("path", { class: "head", d: line.head });
+    const end = points.at(-1);
     group.append(
-      element("path", { d: line.path, "stroke-width": width }),
-      head,
-      text(edge.label, { x: line.middle.x, y: line.middle.y - 5 }),
+      element("path", { d: rounded(points), "stroke-width": width }),
+      element("path", { class: "head", d: arrowHead(points.at(-2), end) }),
+      text(edge.label, { x: label.x + LABEL.width / 2, y: label.y + LABEL.height - 3 }),
       title(edge.title),
     );
     return group;
   }
 }
 
-function curve(from, to) {
-  const backwards = to.x < from.x + CARD.width;
-  const start = { x: from.x + CARD.width, y: from.y + CARD.height / 2 };
-  const end = { x: to.x, y: to.y + CARD.height / 2 };
-  const tip = { x: end.x - 7, y: end.y };
-  const bend = backwards ? 90 : Math.max((end.x - start.x) / 2, 30);
-  const lift = backwards ? CARD.height * 1.3 : 0;
-  const path = `M ${start.x} ${start.y} C ${start.x + bend} ${start.y + lift}, ${tip.x - bend} ${tip.y + lift}, ${tip.x} ${tip.y}`;
-  const middle = {
-    x: (start.x + 3 * (start.x + bend) + 3 * (tip.x - bend) + tip.x) / 8,
-    y: (start.y + 3 * (start.y + lift) + 3 * (tip.y + lift) + tip.y) / 8,
-  };
-  return { path, middle, head: `M ${end.x} ${end.y} l -9 -5 v 10 z` };
+const pointsOf = ({ sections: [section] }) => [section.startPoint, ...(section.bendPoints ?? []), section.endPoint];
+
+// The line through the points with its corners cut round.
+function rounded(points) {
+  const steps = [`M ${points[0].x} ${points[0].y}`];
+  for (let i = 1; i < points.length - 1; i++) {
+    const before = towards(points[i], points[i - 1], 8);
+    const after = towards(points[i], points[i + 1], 8);
+    steps.push(`L ${before.x} ${before.y} Q ${points[i].x} ${points[i].y} ${after.x} ${after.y}`);
+  }
+  const last = towards(points.at(-1), points.at(-2), 6); // the head covers the rest
+  steps.push(`L ${last.x} ${last.y}`);
+  return steps.join(" ");
+}
+
+function towards(from, to, most) {
+  const length = Math.hypot(to.x - from.x, to.y - from.y) || 1;
+  const part = Math.min(most, length / 2) / length;
+  return { x: from.x + (to.x - from.x) * part, y: from.y + (to.y - from.y) * part };
+}
+
+function arrowHead(from, tip) {
+  const angle = Math.atan2(tip.y - from.y, tip.x - from.x);
+  const at = (turn) => `${tip.x - 10 * Math.cos(angle + turn)} ${tip.y - 10 * Math.sin(angle + turn)}`;
+  return `M ${tip.x} ${tip.y} L ${at(0.5)} L ${at(-0.5)} z`;
 }
 
 function element(name, attributes) {
