@@ -1,0 +1,306 @@
+"""Rules and identities to the entries of one endpoint's policy map.
+
+In:        the rules that select the endpoint, what their peers stand for, what port names mean.
+Out:       an EndpointPolicy for the kernel, and the rules behind each of its entries.
+Elsewhere: node.py decides which rules those are and when to compile again.
+
+The kernel finds, for an identity, the longest prefix of protocol and port, and looks no further. So an entry that
+something wider and stronger overrides is left out here: whatever is longest is then also what decides.
+
+Source: spec/datapath.md section 11, spec/policy.md sections 6 and 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+from bpf.policies import EndpointPolicy, PolicyEntry
+from mesh import identities
+from mesh.policy.peers import INIT, Peer
+from mesh.policy.rules import AUTH_EXPLICIT, Entry, Ports, Rule
+
+ORDINARY: Final = 0xFFFFFF00
+"""Upper bits of a precedence: rules have no priorities yet, so all are equal."""
+DENY: Final = ORDINARY | 255
+ALLOW: Final = ORDINARY | 1
+PROXY: Final = ORDINARY | 2
+PORT_BITS: Final = 16
+EXPANDED_PORTS: Final = 64
+"""Ranges up to this size are listed port by port for the observer, which finds rules by exact port."""
+
+L7_KINDS: Final = frozenset({"http", "kafka", "dns"})
+
+Block = tuple[int, int, int]
+"""Protocol, first port, length of the port's prefix."""
+
+
+class PolicyConflict(ValueError):
+    """Rules that cannot hold together; the endpoint keeps its old policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a node enforces."""
+
+    mode: str = "default"
+    """default, always or never."""
+    audit: bool = False
+    allow_localhost: bool = True
+    """The node may talk to its own pods, so that it can see whether they live."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What matters about an endpoint. Endpoints that are equal here have the same policy."""
+
+    identity: int
+    named_ports: frozenset[tuple[str, int, int]] = frozenset()
+    """Its own ports: name, protocol, number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """The rules behind an entry."""
+
+    labels: tuple[tuple[str, ...], ...]
+    log: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """One endpoint's policy."""
+
+    policy: EndpointPolicy = field(default_factory=EndpointPolicy)
+    behind: Mapping[int, Behind] = field(default_factory=dict)
+    """By the cookie of entries."""
+
+
+@dataclass(slots=True)
+class _Cell:
+    precedence: int
+    deny: bool
+    proxy_port: int
+    auth: int
+    rules: set[int]
+
+
+Cells = dict[int, dict[Block, _Cell]]
+
+
+class ProxyPorts:
+    """Which port each kind of proxy listens on, per direction. The proxies themselves take theirs from here."""
+
+    FIRST: Final = 10000
+
+    def __init__(self) -> None:
+        self._ports: dict[tuple[str, bool], int] = {}
+
+    def port(self, parser: str, egress: bool) -> int:
+        """The port; the same one for as long as this node's agent lives."""
+        return self._ports.setdefault((parser, egress), self.FIRST + len(self._ports))
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """What all endpoints of a node have in common."""
+
+    settings: Settings
+    numbers: Callable[[Peer], Iterable[int]]
+    """Identities that a peer stands for."""
+    cluster_ports: Mapping[tuple[str, int], frozenset[int]]
+    """Numbers that pods of the cluster give a port's name, by name and protocol."""
+    proxies: ProxyPorts
+
+    def compile(self, subject: Subject, rules: Sequence[Rule]) -> Compiled:
+        """The policy of an endpoint that `rules` select. Raises: PolicyConflict."""
+        if self.settings.mode == "never":
+            return Compiled()
+        cookies: dict[frozenset[int], int] = {}
+        entries: list[PolicyEntry] = []
+        enforced = {}
+        for egress in (False, True):
+            enforced[egress] = self._is_enforced(subject, rules, egress)
+            if enforced[egress]:
+                entries += self._direction(subject, rules, egress, cookies)
+        behind = {cookie: _behind(rules, numbers) for numbers, cookie in cookies.items()}
+        policy = EndpointPolicy(tuple(sorted(entries)), enforced[False], enforced[True], self.settings.audit)
+        return Compiled(policy, behind)
+
+    def _is_enforced(self, subject: Subject, rules: Sequence[Rule], egress: bool) -> bool:
+        """Whether anything is said about a direction; that may be that it is open."""
+        if self.settings.mode == "always" or subject.identity in (INIT, identities.UNKNOWN):
+            return True
+        return any(rule.speaks_of(egress) or rule.denies_by_default(egress) for rule in rules)
+
+    def _is_open(self, subject: Subject, rules: Sequence[Rule], egress: bool) -> bool:
+        """Whether no rule wants what is not allowed to be refused."""
+        if self.settings.mode == "always" or subject.identity in (INIT, identities.UNKNOWN):
+            return False
+        return not any(rule.denies_by_default(egress) for rule in rules)
+
+    def _direction(
+        self, subject: Subject, rules: Sequence[Rule], egress: bool, cookies: dict[frozenset[int], int]
+    ) -> Iterable[PolicyEntry]:
+        cells: Cells = {}
+        parsers: dict[Block, str] = {}
+        for at, rule in enumerate(rules):
+            for entry in rule.entries:
+                if entry.egress is egress:
+                    self._add(cells, parsers, at, entry, subject)
+        if self._is_open(subject, rules, egress):
+            _put(cells, 0, (0, 0, 0), ALLOW, False, 0, 0, ())
+        if not egress and self.settings.allow_localhost:
+            _put(cells, identities.HOST, (0, 0, 0), ALLOW, False, 0, 0, ())
+        for identity, blocks in cells.items():
+            for block, cell in _uncovered(blocks):
+                names = frozenset(cell.rules)
+                cookie = cookies.setdefault(names, len(cookies) + 1) if names else 0
+                protocol, port, bits = block
+                yield PolicyEntry(
+                    egress,
+                    identity,
+                    protocol,
+                    port,
+                    bits,
+                    cell.precedence,
+                    cell.deny,
+                    cell.proxy_port,
+                    cell.auth,
+                    cookie,
+                )
+
+    def _add(self, cells: Cells, parsers: dict[Block, str], at: int, entry: Entry, subject: Subject) -> None:
+        identities_of_peers = {0} if entry.peers is None else set().union(*map(self.numbers, entry.peers))
+        if not identities_of_peers:
+            return
+        for ports in entry.ports:
+            precedence, proxy_port = self._strength(entry, ports)
+            for block in self._blocks(ports, entry.egress, subject):
+                if ports.parser in L7_KINDS and parsers.setdefault(block, ports.parser) != ports.parser:
+                    raise PolicyConflict(
+                        f"port {block[1]} has {parsers[block]} rules and {ports.parser} rules for one endpoint"
+                    )
+                for identity in identities_of_peers:
+                    _put(cells, identity, block, precedence, entry.deny, proxy_port, entry.auth, (at,))
+
+    def _strength(self, entry: Entry, ports: Ports) -> tuple[int, int]:
+        """Precedence, and the proxy's port."""
+        if entry.deny:
+            return DENY, 0
+        if not ports.parser:
+            return ALLOW, 0
+        precedence = ORDINARY | (255 - ports.priority) if ports.priority else PROXY
+        return precedence, self.proxies.port(ports.parser, entry.egress)
+
+    def _blocks(self, ports: Ports, egress: bool, subject: Subject) -> Sequence[Block]:
+        if not ports.name:
+            return blocks(ports.protocol, ports.first, ports.last)
+        if egress:
+            found = self.cluster_ports.get((ports.name, ports.protocol), frozenset())
+            # A name that means two things means nothing: which of them a packet meant cannot be told here.
+            numbers = found if len(found) == 1 else frozenset()
+        else:
+            numbers = frozenset(
+                number
+                for name, protocol, number in subject.named_ports
+                if (name, protocol) == (ports.name, ports.protocol)
+            )
+        return [(ports.protocol, number, PORT_BITS) for number in sorted(numbers)]
+
+
+@lru_cache(maxsize=4096)
+def blocks(protocol: int, first: int, last: int) -> tuple[Block, ...]:
+    """A range of ports as aligned blocks of powers of two, which is what prefixes can say."""
+    if not protocol:
+        return ((0, 0, 0),)
+    found = []
+    while first <= last:
+        # As large as alignment allows, and as fits.
+        bits = min((first & -first).bit_length() - 1 if first else PORT_BITS, (last - first + 1).bit_length() - 1)
+        found.append((protocol, first, PORT_BITS - bits))
+        first += 1 << bits
+    return tuple(found)
+
+
+def _put(
+    cells: Cells,
+    identity: int,
+    block: Block,
+    precedence: int,
+    deny: bool,
+    proxy_port: int,
+    auth: int,
+    rules: Iterable[int],
+) -> None:
+    """Merge one statement into what is said about an identity and a block: the stronger one stays."""
+    of_identity = cells.get(identity)
+    if of_identity is None:
+        of_identity = cells[identity] = {}
+    cell = of_identity.get(block)
+    if cell is None:
+        of_identity[block] = _Cell(precedence, deny, proxy_port, auth, set(rules))
+        return
+    if auth & AUTH_EXPLICIT and not cell.deny:
+        cell.auth = max(cell.auth, auth)
+    if precedence > cell.precedence:
+        cell.precedence, cell.deny, cell.proxy_port, cell.rules = precedence, deny, proxy_port, set(rules)
+        cell.auth = 0 if deny else max(cell.auth, auth)
+    elif precedence == cell.precedence:
+        # Of two proxies as strong as each other, the one with the lower port is asked.
+        cell.proxy_port = min(cell.proxy_port, proxy_port)
+        cell.rules.update(rules)
+
+
+def _uncovered(of_identity: Mapping[Block, _Cell]) -> Iterable[tuple[Block, _Cell]]:
+    """Entries that nothing wider and stronger overrides."""
+    lengths = sorted({bits if protocol else -1 for protocol, _, bits in of_identity})
+    if len(lengths) < 2:
+        yield from of_identity.items()
+        return
+    for block, cell in of_identity.items():
+        if not any(
+            (wider := of_identity.get(above)) is not None and wider.precedence > cell.precedence
+            for above in _wider(block, lengths)
+        ):
+            yield block, cell
+
+
+def _wider(block: Block, lengths: Sequence[int]) -> Iterable[Block]:
+    protocol, port, bits = block
+    for length in lengths:
+        if not protocol or length >= bits:
+            return
+        yield (0, 0, 0) if length < 0 else (protocol, port >> (PORT_BITS - length) << (PORT_BITS - length), length)
+
+
+def _behind(rules: Sequence[Rule], numbers: Iterable[int]) -> Behind:
+    meant = [rules[at] for at in sorted(numbers)]
+    labels = tuple(dict.fromkeys(rule.labels for rule in meant))
+    return Behind(labels, tuple(dict.fromkeys(rule.log for rule in meant if rule.log)))
+
+
+def correlation(compiled: Compiled, revision: int) -> list[dict[str, Any]]:
+    """What the observer needs to name the rules behind a verdict: the `policy` list of an endpoint in state.json."""
+    found = []
+    for entry in compiled.policy.entries:
+        behind = compiled.behind.get(entry.cookie)
+        if behind is None:
+            continue
+        size = 1 << (PORT_BITS - entry.port_bits)
+        whole = not entry.protocol or size > EXPANDED_PORTS
+        for port in (entry.port if entry.port_bits else 0,) if whole else range(entry.port, entry.port + size):
+            one: dict[str, Any] = {
+                "direction": "egress" if entry.egress else "ingress",
+                "identity": entry.identity,
+                "proto": entry.protocol,
+                "port": port,
+                "rules": [list(labels) for labels in behind.labels],
+                "revision": revision,
+            }
+            if behind.log:
+                one["log"] = list(behind.log)
+            found.append(one)
+    return found

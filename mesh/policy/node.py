@@ -1,0 +1,248 @@
+"""The policies of one node: from all resources of the cluster to what the node's kernel and observer have to know.
+
+In:        the cluster's resources and identities, the node's endpoints; again after each change.
+Out:       an Outcome: policies by endpoint id, prefixes for the ipcache, rules behind entries, problems.
+Elsewhere: mesh/main.py writes it to the kernel, in the order that `Outcome` asks for.
+
+Done again is only what a change touches: documents that differ are translated, selectors look at identities that came
+or went, endpoints are compiled when their rules or what these stand for have changed. Endpoints with the same labels
+are compiled once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bpf.policies import MAX_ENTRIES, EndpointPolicy
+from mesh.identities import LAST as LAST_CLUSTER_IDENTITY
+from mesh.identities import as_text
+from mesh.identities import number as identity_number
+from mesh.policy.compiling import Compiled, Compiler, PolicyConflict, ProxyPorts, Settings, Subject, correlation
+from mesh.policy.documents import CiliumCIDRGroup, Network, PolicyDocument, policies_among
+from mesh.policy.local import LocalIdentities
+from mesh.policy.peers import EVERYTHING, CidrPeer, EntityPeer, Identity, Peer, SelectorCache, reserved_identities
+from mesh.policy.rules import PROTOCOLS, Rule
+from mesh.policy.translate import Context, depends_on_context, rules_of
+from mesh.resources import CiliumIdentity, Key, Pod, Resource, Service
+
+_NOBODY: Final = Compiled(EndpointPolicy((), True, True))
+"""For an endpoint whose first policy cannot be made: nothing passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a node has to know. Policies first, then the ipcache: a number means something before packets have it."""
+
+    policies: Mapping[int, EndpointPolicy]
+    """By endpoint id, for every endpoint."""
+    ipcache: Mapping[Network, int]
+    """Prefixes that have identities of their own, unless somebody in the cluster has the address."""
+    identities: Sequence[Identity]
+    """Those of the prefixes, for whoever shows names."""
+    problems: Sequence[str] = ()
+    """One line each: endpoints that keep their old policy, and why."""
+
+
+@dataclass(slots=True)
+class _Translated:
+    document: PolicyDocument
+    context_dependent: bool
+    rules: tuple[Rule, ...]
+
+
+@dataclass(slots=True)
+class _Made:
+    signature: object
+    compiled: Compiled
+    revision: int
+    correlation: list[dict[str, Any]] | None = None
+
+
+@dataclass(slots=True)
+class NodePolicies:
+    """Owns the node's local identities and everything that is remembered between changes."""
+
+    settings: Settings = field(default_factory=Settings)
+    cluster_name: str = "default"
+    local: LocalIdentities = field(default_factory=LocalIdentities)
+    proxies: ProxyPorts = field(default_factory=ProxyPorts)
+    service_addresses: Mapping[tuple[str, str], tuple[Network, ...]] = field(default_factory=dict)
+    """Endpoints of services without selector, by namespace and name; set by the caller."""
+    names: Mapping[Network, tuple[str, ...]] = field(default_factory=dict)
+    """toFQDNs selectors that stand for an address now; set by whoever watches DNS."""
+    _translated: dict[Key, _Translated] = field(default_factory=dict)
+    _context: Context = field(default_factory=Context)
+    _selectors: SelectorCache = field(default_factory=SelectorCache)
+    _made: dict[Subject, _Made] = field(default_factory=dict)
+    _subjects: dict[int, Subject] = field(default_factory=dict)
+    _stale: set[Network] = field(default_factory=set)
+    _reserved: dict[int, Identity] = field(default_factory=reserved_identities)
+    _labels: dict[int, tuple[CiliumIdentity, Identity]] = field(default_factory=dict)
+
+    def update(self, resources: Sequence[Resource], endpoints: Mapping[int, Subject], revision: int = 0) -> Outcome:
+        """What follows from the resources for these endpoints; `revision` is that of the resource store."""
+        rules = self._rules(resources)
+        peers = {peer for rule in rules for entry in rule.entries for peer in entry.peers or ()}
+        wanted = _prefixes(peers) | self.names.keys()
+        self._renew_local(wanted)
+        self._selectors.replace(self._identities(resources))
+        self._selectors.keep(peers | {rule.subject for rule in rules})
+        problems = self._compile(rules, resources, endpoints, revision)
+        prefixes = {prefix: number for prefix, number in self.local.numbers.items() if prefix in wanted}
+        policies = {number: self._made[subject].compiled.policy for number, subject in endpoints.items()}
+        return Outcome(policies, prefixes, self.local.identities(), problems)
+
+    def rules_behind(self, endpoint_id: int) -> list[dict[str, Any]]:
+        """The `policy` list of an endpoint in state.json."""
+        subject = self._subjects.get(endpoint_id)
+        made = self._made.get(subject) if subject is not None else None
+        if made is None:
+            return []
+        if made.correlation is None:
+            made.correlation = correlation(made.compiled, made.revision)
+        return made.correlation
+
+    # ---- steps ----
+
+    def _rules(self, resources: Sequence[Resource]) -> list[Rule]:
+        context = Context(
+            tuple(one for one in resources if isinstance(one, Service)),
+            self.service_addresses,
+            tuple(one for one in resources if isinstance(one, CiliumCIDRGroup)),
+            self.cluster_name,
+        )
+        same_context = context == self._context
+        self._context = context
+        found: dict[Key, _Translated] = {}
+        for document in policies_among(resources):
+            old = self._translated.get(document.key)
+            known = old is not None and (old.document is document or old.document == document)
+            if old is not None and known and (same_context or not old.context_dependent):
+                found[document.key] = old
+            else:
+                found[document.key] = _Translated(document, depends_on_context(document), rules_of(document, context))
+        self._translated = found
+        return [rule for one in found.values() for rule in one.rules]
+
+    def _renew_local(self, wanted: set[Network]) -> None:
+        # The ipcache has forgotten them since the last round; until then policies had to go on knowing them.
+        self.local.release(self._stale - wanted)
+        self.local.want(wanted, self.names)
+        self._stale = self.local.numbers.keys() - wanted
+
+    def _identities(self, resources: Sequence[Resource]) -> dict[int, Identity]:
+        found = dict(self._reserved)
+        labels = {}
+        for one in resources:
+            if isinstance(one, CiliumIdentity):
+                number = identity_number(one)
+                known = self._labels.get(number)
+                if known is None or known[0] is not one:
+                    known = one, Identity(number, tuple(as_text(one.security_labels)))
+                labels[number] = known
+        self._labels = labels
+        found |= {number: identity for number, (_, identity) in labels.items()}
+        return found | {one.number: one for one in self.local.identities()}
+
+    def _compile(
+        self, rules: Sequence[Rule], resources: Sequence[Resource], endpoints: Mapping[int, Subject], revision: int
+    ) -> list[str]:
+        of_identity: dict[int, list[int]] = {subject.identity: [] for subject in endpoints.values()}
+        for at, rule in enumerate(rules):
+            for number in self._selectors.numbers(rule.subject) & of_identity.keys():
+                of_identity[number].append(at)
+        used = {at for each in of_identity.values() for at in each}
+        versions = {at: self._version(rules[at]) for at in used}
+        compiler = Compiler(self.settings, self._selectors.numbers, cluster_ports(resources), self.proxies)
+        problems: list[str] = []
+        made: dict[Subject, _Made] = {}
+        for subject in dict.fromkeys(endpoints.values()):
+            meant = of_identity[subject.identity]
+            named = any(_has_names(rules[at]) for at in meant)
+            signature = (
+                self.settings,
+                tuple((rules[at], versions[at]) for at in meant),
+                compiler.cluster_ports if named else None,
+            )
+            old = self._made.get(subject)
+            if old is not None and old.signature == signature:
+                made[subject] = old
+                continue
+            try:
+                compiled = _fitting(compiler.compile(subject, [rules[at] for at in meant]))
+            except PolicyConflict as error:
+                problems.append(f"identity {subject.identity}: {error}; its old policy stays")
+                made[subject] = old or _Made(None, _NOBODY, revision)
+            else:
+                made[subject] = _Made(signature, compiled, revision)
+        self._made, self._subjects = made, dict(endpoints)
+        return problems
+
+    def _version(self, rule: Rule) -> tuple[int, ...]:
+        return tuple(self._selectors.version(peer) for entry in rule.entries for peer in entry.peers or ())
+
+
+def _fitting(compiled: Compiled) -> Compiled:
+    """The same, if a map can hold it. Raises: PolicyConflict."""
+    size = len(compiled.policy.entries) + 2  # the settings, and what opens a direction that is not enforced
+    if size > MAX_ENTRIES:
+        raise PolicyConflict(
+            f"the policy needs {size} map entries of {MAX_ENTRIES}; use wider selectors, prefixes or port ranges"
+        )
+    return compiled
+
+
+def _prefixes(peers: Iterable[Peer]) -> set[Network]:
+    """Prefixes that have to be told apart."""
+    found: set[Network] = set()
+    families = False
+    for peer in peers:
+        if isinstance(peer, CidrPeer):
+            found |= {peer.prefix, *peer.holes}
+            families |= peer.prefix.prefixlen == 0
+        families |= isinstance(peer, EntityPeer) and peer.name in ("world-ipv4", "world-ipv6")
+    if families:
+        found |= {one.prefix for one in reserved_identities().values() if one.number in EVERYTHING and one.prefix}
+    return found
+
+
+def _has_names(rule: Rule) -> bool:
+    return any(ports.name for entry in rule.entries for ports in entry.ports)
+
+
+def named_ports(pod: Pod) -> frozenset[tuple[str, int, int]]:
+    """A pod's ports that have names: name, protocol, number."""
+    return frozenset(
+        (port.name, PROTOCOLS[port.protocol], port.container_port)
+        for container in pod.spec.containers
+        for port in container.ports
+        if port.name
+    )
+
+
+def cluster_ports(resources: Iterable[Resource]) -> dict[tuple[str, int], frozenset[int]]:
+    """What names of ports stand for in all pods of the cluster, by name and protocol."""
+    found: dict[tuple[str, int], set[int]] = {}
+    for pod in resources:
+        if isinstance(pod, Pod):
+            for name, protocol, number in named_ports(pod):
+                found.setdefault((name, protocol), set()).add(number)
+    return {key: frozenset(numbers) for key, numbers in found.items()}
+
+
+def idle_selectors(documents: Iterable[PolicyDocument], resources: Sequence[Resource]) -> list[str]:
+    """Warnings about policies whose subject no pod of the cluster is: one line each."""
+    known = [
+        Identity(identity_number(one), tuple(as_text(one.security_labels)))
+        for one in resources
+        if isinstance(one, CiliumIdentity) and identity_number(one) <= LAST_CLUSTER_IDENTITY
+    ]
+    context = Context()
+    warnings = []
+    for document in documents:
+        for at, rule in enumerate(rules_of(document, context)):
+            if not any(rule.subject.selects(identity) for identity in known):
+                warnings.append(f"{document.key}: rule {at + 1} selects no pod")
+    return warnings

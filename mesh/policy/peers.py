@@ -1,0 +1,182 @@
+"""Selectors over identities: what a policy's peers and subjects come down to.
+
+In:        identities with their labels, and prefixes of those that are local to the node.
+Out:       the numbers that each selector stands for, kept up to date as identities come and go.
+Elsewhere: translate.py makes selectors from documents; compiling.py turns the numbers into map entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from ipaddress import ip_network
+from typing import Final
+
+from mesh import identities
+from mesh.policy.documents import Network, is_inside
+
+ANY_SOURCE: Final = "any"
+INIT: Final = 5
+WORLD_IPV4: Final = 9
+WORLD_IPV6: Final = 10
+EVERYTHING: Final[dict[int, str]] = {WORLD_IPV4: "0.0.0.0/0", WORLD_IPV6: "::/0"}
+"""Identities of the whole world in one family; the ipcache has them once a policy tells the families apart."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A number and what policies can know about it."""
+
+    number: int
+    labels: tuple[str, ...]
+    """`source:key=value`, or `source:key`."""
+    prefix: Network | None = None
+    """Of identities that stand for addresses outside."""
+
+    @cached_property
+    def values(self) -> dict[str, set[str]]:
+        """Values by `source:key`, and by `any:key` over all sources."""
+        found: dict[str, set[str]] = {}
+        for label in self.labels:
+            name, _, value = label.partition("=")
+            _, _, key = name.partition(":")
+            found.setdefault(name, set()).add(value)
+            found.setdefault(f"{ANY_SOURCE}:{key}", set()).add(value)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One requirement. `key` is `source:key`; In and NotIn compare with `values`."""
+
+    key: str
+    operator: str
+    values: frozenset[str] = frozenset()
+
+    def holds(self, identity: Identity) -> bool:
+        """Absence satisfies NotIn and DoesNotExist, as in Kubernetes."""
+        present = identity.values.get(self.key)
+        match self.operator:
+            case "In":
+                return present is not None and not present.isdisjoint(self.values)
+            case "NotIn":
+                return present is None or present.isdisjoint(self.values)
+            case "Exists":
+                return present is not None
+            case _:
+                return present is None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPeer:
+    """Identities whose labels satisfy every term."""
+
+    terms: tuple[Term, ...] = ()
+
+    def selects(self, identity: Identity) -> bool:
+        return all(term.holds(identity) for term in self.terms)
+
+
+@dataclass(frozen=True, slots=True)
+class CidrPeer:
+    """Identities of prefixes inside one, and not inside its holes; never pods and nodes, which have no prefix."""
+
+    prefix: Network
+    holes: tuple[Network, ...] = ()
+
+    def selects(self, identity: Identity) -> bool:
+        inner = identity.prefix
+        return (
+            inner is not None
+            and is_inside(inner, self.prefix)
+            and not any(is_inside(inner, hole) for hole in self.holes)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EntityPeer:
+    """A named group of identities; `all` is not here, because it is any identity."""
+
+    name: str
+    cluster_name: str = "default"
+
+    def selects(self, identity: Identity) -> bool:
+        if self.name == "world":
+            return is_world(identity)
+        if self.name in ("world-ipv4", "world-ipv6"):
+            version = 4 if self.name == "world-ipv4" else 6
+            return is_world(identity) and identity.prefix is not None and identity.prefix.version == version
+        if self.name == "cluster":
+            return _is_of_cluster(identity, self.cluster_name)
+        return f"reserved:{self.name}" in identity.values
+
+
+Peer = LabelPeer | CidrPeer | EntityPeer
+
+
+def is_world(identity: Identity) -> bool:
+    """Outside of the cluster: the world itself and every prefix."""
+    return identity.number in (identities.WORLD, WORLD_IPV4, WORLD_IPV6) or identity.prefix is not None
+
+
+def _is_of_cluster(identity: Identity, cluster_name: str) -> bool:
+    if cluster_name in identity.values.get(f"k8s:{identities.CLUSTER_LABEL}", ()):
+        return True
+    return identity.number in identities.RESERVED and not is_world(identity)
+
+
+def reserved_identities() -> dict[int, Identity]:
+    """The identities that always exist."""
+    return {
+        number: Identity(number, labels, ip_network(EVERYTHING[number]) if number in EVERYTHING else None)
+        for number, labels in identities.RESERVED.items()
+    }
+
+
+@dataclass(slots=True)
+class _Selection:
+    numbers: set[int]
+    version: int = 0
+
+
+@dataclass(slots=True)
+class SelectorCache:
+    """Which identities each selector stands for; a change of identities touches only what is about them."""
+
+    identities: dict[int, Identity] = field(default_factory=dict)
+    _selections: dict[Peer, _Selection] = field(default_factory=dict)
+
+    def replace(self, wanted: Mapping[int, Identity]) -> None:
+        """These are all identities now."""
+        gone = [number for number, old in self.identities.items() if wanted.get(number) != old]
+        come = [one for number, one in wanted.items() if self.identities.get(number) != one]
+        self.identities = dict(wanted)
+        if not gone and not come:
+            return
+        for peer, selection in self._selections.items():
+            before = set(selection.numbers)
+            selection.numbers.difference_update(gone)
+            selection.numbers.update(one.number for one in come if peer.selects(one))
+            selection.version += selection.numbers != before
+
+    def numbers(self, peer: Peer) -> set[int]:
+        """Identities that `peer` selects. Not to be changed."""
+        return self._selection(peer).numbers
+
+    def version(self, peer: Peer) -> int:
+        """Grows when the selection changes."""
+        return self._selection(peer).version
+
+    def keep(self, peers: Iterable[Peer]) -> None:
+        """Forget selectors that no rule has any more."""
+        wanted = set(peers)
+        for peer in [one for one in self._selections if one not in wanted]:
+            del self._selections[peer]
+
+    def _selection(self, peer: Peer) -> _Selection:
+        found = self._selections.get(peer)
+        if found is None:
+            numbers = {one.number for one in self.identities.values() if peer.selects(one)}
+            found = self._selections[peer] = _Selection(numbers)
+        return found
