@@ -8,10 +8,10 @@ Source:    documentation of Go's strconv and time packages.
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from model.text.durations import format_duration
+from model.text.numbers import parse_int, parse_uint
 from model.text.quote import quote
 
 __all__ = ["format_duration", "parse_bool", "parse_duration", "parse_int", "parse_uint"]
@@ -39,46 +39,6 @@ def parse_bool(text: str) -> bool:
     if text in _FALSE:
         return False
     raise ValueError(f"strconv.ParseBool: parsing {quote(text)}: invalid syntax")
-
-
-_LITERAL: Final = re.compile(
-    "0[xX](?P<hex>(?:_?[0-9a-fA-F])+)|0[bB](?P<bin>(?:_?[01])+)|0[oO](?P<oct>(?:_?[0-7])+)"
-    "|(?P<old>0(?:_?[0-7])*)|(?P<dec>[1-9](?:_?[0-9])*)"
-)
-_BASES: Final = {"hex": 16, "bin": 2, "oct": 8, "old": 8, "dec": 10}
-_DECIMAL: Final = re.compile("[0-9]+")
-
-
-def _digits(text: str, function: str, original: str, base: int) -> int:
-    """Unsigned digits: decimal, or in Go literal syntax when `base` is 0 (0x20, 010, 0o10, 0b11, 1_0)."""
-    match = (_DECIMAL if base else _LITERAL).fullmatch(text)
-    if match is None:
-        raise ValueError(f"strconv.{function}: parsing {quote(original)}: invalid syntax")
-    # Python refuses to convert thousands of digits; so many are out of range anyway.
-    digits = match[0].lstrip("0")
-    if len(digits) > 200:
-        digits = "9" * 200
-        return int(digits)
-    if base:
-        return int(match[0])
-    return int(match[match.lastgroup or 0].replace("_", ""), _BASES[match.lastgroup or "dec"])
-
-
-def parse_uint(text: str, bits: int, base: int = 0) -> int:
-    """strconv.ParseUint; flags use base 0."""
-    value = _digits(text, "ParseUint", text, base)
-    if value >= 1 << bits:
-        raise ValueError(f"strconv.ParseUint: parsing {quote(text)}: value out of range")
-    return value
-
-
-def parse_int(text: str, bits: int, base: int = 0) -> int:
-    """strconv.ParseInt; flags use base 0."""
-    sign, digits = (-1, text[1:]) if text[:1] == "-" else (1, text[1:] if text[:1] == "+" else text)
-    value = sign * _digits(digits, "ParseInt", text, base)
-    if not -(1 << (bits - 1)) <= value < 1 << (bits - 1):
-        raise ValueError(f"strconv.ParseInt: parsing {quote(text)}: value out of range")
-    return value
 
 
 def parse_duration(text: str) -> int:

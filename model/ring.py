@@ -4,7 +4,7 @@ In:        decoded rows, from exactly one writer.
 Out:       cursors for any number of readers; a reader that was overtaken learns exactly how many events it missed.
 Elsewhere: observer/window.py turns a request into a start, an end and a selection; services encode and send.
 
-A position is the number of a row since the ring began; the row's `seq` is the same number. Rows live at
+A position is the number of a row since the ring began; a node's ring makes it the row's `seq`. Rows live at
 position % capacity. Nothing here waits, locks or looks at a clock: one thread owns the ring.
 """
 
@@ -64,8 +64,12 @@ class Piece:
 class Ring:
     """Rows and the tables they point into."""
 
-    def __init__(self, capacity: int = DEFAULT_CAPACITY, tables: Tables | None = None) -> None:
+    def __init__(
+        self, capacity: int = DEFAULT_CAPACITY, tables: Tables | None = None, *, numbers_rows: bool = True
+    ) -> None:
+        """`numbers_rows`: whether a stored row's `seq` becomes its position; rows of many nodes keep their own."""
         self.capacity = check_capacity(capacity)
+        self._numbers_rows = numbers_rows
         self.tables = Tables() if tables is None else tables
         self.head = 0
         """Position of the next row to be written; rows ever written."""
@@ -148,7 +152,8 @@ class Ring:
     def _put(self, place: int, position: int, rows: Rows) -> None:
         target = self._store[place : place + len(rows)]
         copy_rows(target, rows)
-        target["seq"] = np.arange(position, position + len(rows), dtype=np.uint64)
+        if self._numbers_rows:
+            target["seq"] = np.arange(position, position + len(rows), dtype=np.uint64)
 
     def _note_lost(self, rows: Rows, special: np.ndarray) -> None:
         lost = special[rows["kind"][special] == Kind.LOST]
