@@ -37,15 +37,12 @@ def test_a_room_uses_only_what_stands_below_it(room: str) -> None:
 
 
 def test_every_package_at_the_top_is_a_known_room() -> None:
-    found = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert found <= ROOMS
+    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == ROOMS
 
 
 @pytest.mark.parametrize("room", sorted(ROOMS))
 def test_a_room_says_what_comes_in_what_goes_out_and_what_lives_elsewhere(room: str) -> None:
     entry = ROOT / room / "__init__.py"
-    if not entry.exists():
-        pytest.skip(f"{room}/ is not built yet")
     words = ast.get_docstring(ast.parse(entry.read_text())) or ""
     assert all(heading in words for heading in ("In:", "Out:", "Elsewhere:")), entry
 
