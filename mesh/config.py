@@ -19,6 +19,8 @@ class AgentConfig:
     cluster_name: str = setting("default", "name of the cluster in labels and in the names of nodes")
     aggregation: str = setting("medium", "how many events the kernel sends: none, low, medium or max")
     aggregation_interval_s: int = setting(5, "seconds between two events of a connection in which nothing changes")
+    enable_policy: str = setting("default", "which endpoints have to have a policy: default, always or never")
+    policy_audit_mode: bool = setting(False, "let pass what policies deny, and tell it as audited")
     garbage_s: float = setting(60.0, "seconds between two clearings of the connection tables")
     drain_s: float = setting(2.0, "seconds given to unfinished work at shutdown")
     log_level: str = setting("info", "debug, info, warning or error")

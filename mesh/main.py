@@ -14,7 +14,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
@@ -28,6 +28,8 @@ from mesh import identities, ipam, knowledge
 from mesh.config import AgentConfig
 from mesh.controller import Cluster
 from mesh.devices import HOST_DEVICE, OVERLAY_DEVICE, NodeDevices
+from mesh.policy.compiling import MODES, Settings, Subject
+from mesh.policy.node import NodePolicies, Outcome, named_ports
 from mesh.resources import Key, Node, Pod
 from mesh.store import SqliteStore, Store
 from service.failure import Failure
@@ -45,6 +47,8 @@ async def serve(config: AgentConfig, stop: asyncio.Event, reload: asyncio.Event)
         aggregation = Aggregation.parse(config.aggregation)
     except ValueError as error:
         raise Failure(f"--aggregation: {error}") from None
+    if config.enable_policy not in MODES:
+        raise Failure(f"--enable-policy is one of {', '.join(MODES)}, got {config.enable_policy!r}")
     store = SqliteStore(Path(config.store))
     try:
         node = await _appear(store, Key("Node", "", name), stop)
@@ -96,6 +100,11 @@ class Agent:
         self._datapath = datapath
         self._devices = devices
         self._state_file = Path(config.state_file)
+        self._policies = NodePolicies(
+            settings=Settings(mode=config.enable_policy, audit=config.policy_audit_mode),
+            cluster_name=config.cluster_name,
+        )
+        self._problems: frozenset[str] = frozenset()
         self._programmed: dict[int, Endpoint] = {}
         self._refused: set[int] = set()
         """Endpoints that the kernel has not taken; tried again until it does, or until they are not wanted."""
@@ -110,6 +119,7 @@ class Agent:
             monitor_interval_s=config.aggregation_interval_s,
             host_endpoint_id=knowledge.HOST_ENDPOINT_ID,
         )
+        self._policies.local.restore({prefix: one.identity for prefix, one in self._datapath.ipcache().items()})
         self._datapath.attach_overlay(OVERLAY_DEVICE)
         self._datapath.attach_host(HOST_DEVICE)
         for device in config.devices:
@@ -150,15 +160,44 @@ class Agent:
         pods = [one for one in knowledge.local_pods(cluster.pods(), self._node.name) if one.status.network]
         ids = endpoint_ids(pods)
         wanted = {ids[pod.metadata.uid]: _endpoint(pod, ids[pod.metadata.uid], facts.number(pod)) for pod in pods}
+        subjects = {ids[pod.metadata.uid]: Subject(facts.number(pod), named_ports(pod)) for pod in pods}
+        decided = self._policies.update(list(cluster.resources.values()), subjects, revision)
+        self._tell(decided.problems)
         # The observer has to know a pod before its first packet; so its file comes before the kernel.
         state = knowledge.node_state(cluster, self._node, ids, self._devices.links(), self._config.cluster_name)
+        self._describe_policies(state, decided)
         write_atomically(self._state_file, state)
+        # Before any packet can have an identity, or a pod can be reached, its policy is there.
+        self._datapath.set_policies(decided.policies)
         self._datapath.set_host_addresses(map(ip_address, (*self._node.ips, *ipam.router_addresses(self._node))))
         self._datapath.sync_ipcache(ipcache_entries(state["ipcache"], self._node.ips))
         self._program(wanted)
         ready = sorted(pod.metadata.uid for pod in pods if ids[pod.metadata.uid] not in self._refused)
         done = {"node": self._node.name, "revision": revision, "pods": ready}
         write_atomically(self._state_file.with_name("agent.json"), done)
+
+    def _describe_policies(self, state: dict[str, Any], decided: Outcome) -> None:
+        """Add to state.json which rules stand behind verdicts, and who the prefixes of policies are."""
+        for endpoint in state["local_endpoints"]:
+            if rules := self._policies.rules_behind(endpoint["id"]):
+                endpoint["policy"] = rules
+        numbers = set(decided.ipcache.values())
+        state["identities"] += [
+            {"id": one.number, "labels": list(one.labels)} for one in decided.identities if one.number in numbers
+        ]
+        taken = {ip_network(one["prefix"]) for one in state["ipcache"] if one["identity"] != identities.WORLD}
+        known = [one for one in state["ipcache"] if ip_network(one["prefix"]) not in decided.ipcache.keys() - taken]
+        state["ipcache"] = known + [
+            {"prefix": str(prefix), "identity": number}
+            for prefix, number in decided.ipcache.items()
+            # Who lives at an address is stronger than what a policy calls it.
+            if prefix not in taken
+        ]
+
+    def _tell(self, problems: Sequence[str]) -> None:
+        for problem in set(problems) - self._problems:
+            log.warning("policy refused", reason=problem)
+        self._problems = frozenset(problems)
 
     def _program(self, wanted: Mapping[int, Endpoint]) -> None:
         for number in self._datapath.endpoints().keys() - wanted.keys():

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar
 
 import yaml
@@ -475,6 +476,14 @@ KINDS: Final[dict[str, Kind]] = {
 }
 
 
+@cache
+def known_kinds() -> dict[str, Kind]:
+    """All kinds: those above, and policies, which are built of the models above."""
+    from mesh.policy import documents
+
+    return {**KINDS, **documents.KINDS}
+
+
 def parse_manifests(text: str, source: str = "-", namespace: str = "default") -> list[Resource]:
     """Read all documents of a YAML text; `kind: List` is unfolded, empty documents are skipped.
 
@@ -495,9 +504,10 @@ def parse_manifest(manifest: object, where: str = "manifest", namespace: str = "
     """One resource from plain data. Raises: InvalidResource, with the path of the bad field."""
     if not isinstance(manifest, dict):
         raise InvalidResource(f"{where}: must be a mapping with apiVersion, kind and metadata")
-    kind = KINDS.get(name := str(manifest.get("kind")))
+    known = known_kinds()
+    kind = known.get(name := str(manifest.get("kind")))
     if kind is None:
-        raise InvalidResource(f"{where}: kind: {name[:80]!r} is not known; known are {', '.join(KINDS)}")
+        raise InvalidResource(f"{where}: kind: {name[:80]!r} is not known; known are {', '.join(known)}")
     if manifest.get("apiVersion") not in kind.api_versions:
         got = str(manifest.get("apiVersion"))[:80]
         raise InvalidResource(f"{where} ({name}): apiVersion: must be {kind.api_versions[0]} for {name}, got {got!r}")

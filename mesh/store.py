@@ -84,6 +84,7 @@ class SqliteStore:
 
     def __init__(self, folder: Path) -> None:
         """Open the store in `folder`, made when missing. Raises: Failure when it cannot be opened."""
+        self._loaded: dict[Key, tuple[int, Resource]] = {}
         self._bell = folder / "bell"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -105,14 +106,14 @@ class SqliteStore:
 
     def find(self, kind: str | None = None, namespace: str | None = None) -> list[Resource]:
         """Resources, sorted by kind, namespace and name."""
-        query = sa.select(_RESOURCES.c.manifest).where(_RESOURCES.c.manifest.is_not(None))
+        query = sa.select(_RESOURCES).where(_RESOURCES.c.manifest.is_not(None))
         if kind is not None:
             query = query.where(_RESOURCES.c.kind == kind)
         if namespace is not None:
             query = query.where(_RESOURCES.c.namespace == namespace)
         order = query.order_by(_RESOURCES.c.kind, _RESOURCES.c.namespace, _RESOURCES.c.name)
         with self._transaction(write=False):
-            return [_load(text) for text in self._db.execute(order).scalars()]
+            return [self._known(row) for row in self._db.execute(order)]
 
     def get(self, key: Key) -> Resource | None:
         """The resource, or None."""
@@ -145,12 +146,12 @@ class SqliteStore:
     def update(self, change: Callable[[list[Resource]], Update]) -> Update:
         """Read everything, decide with `change`, write the outcome: one transaction that no other writer enters."""
         with self._transaction(write=True):
-            texts = self._db.execute(
-                sa.select(_RESOURCES.c.manifest)
+            rows = self._db.execute(
+                sa.select(_RESOURCES)
                 .where(_RESOURCES.c.manifest.is_not(None))
                 .order_by(_RESOURCES.c.kind, _RESOURCES.c.namespace, _RESOURCES.c.name)
-            ).scalars()
-            update = change([_load(text) for text in texts])
+            )
+            update = change([self._known(row) for row in rows])
             revision = self._revision()
             for resource in update.put:
                 revision += 1
@@ -176,9 +177,12 @@ class SqliteStore:
         query = sa.select(_RESOURCES).where(_RESOURCES.c.revision > since).order_by(_RESOURCES.c.revision)
         with self._transaction(write=False):
             rows = self._db.execute(query).all()
+        for row in rows:
+            if not row.manifest:
+                self._loaded.pop(Key(row.kind, row.namespace, row.name), None)
         return Changes(
             rows[-1].revision if rows else since,
-            tuple(_load(row.manifest) for row in rows if row.manifest),
+            tuple(self._known(row) for row in rows if row.manifest),
             tuple(Key(row.kind, row.namespace, row.name) for row in rows if not row.manifest),
         )
 
@@ -199,11 +203,21 @@ class SqliteStore:
             finally:
                 loop.remove_reader(bell)
 
+    def _known(self, row: Any) -> Resource:
+        """The resource of a row, checked once for each revision: what did not change is the same object again."""
+        key = Key(row.kind, row.namespace, row.name)
+        found = self._loaded.get(key)
+        if found is None or found[0] != row.revision:
+            found = self._loaded[key] = (row.revision, _load(row.manifest))
+        return found[1]
+
     def _revision(self) -> int:
         return int(self._db.execute(sa.select(sa.func.coalesce(sa.func.max(_RESOURCES.c.revision), 0))).scalar_one())
 
     def _write(self, key: Key, revision: int, manifest: str | None) -> None:
         row = {"kind": key.kind, "namespace": key.namespace, "name": key.name}
+        if manifest is None:
+            self._loaded.pop(key, None)
         self._db.execute(sa.delete(_RESOURCES).where(*_is(key)))
         self._db.execute(sa.insert(_RESOURCES).values(**row, revision=revision, manifest=manifest))
 

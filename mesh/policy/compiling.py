@@ -31,6 +31,8 @@ PORT_BITS: Final = 16
 EXPANDED_PORTS: Final = 64
 """Ranges up to this size are listed port by port for the observer, which finds rules by exact port."""
 
+MODES: Final = ("default", "always", "never")
+"""default: endpoints that some policy selects; always: all; never: none."""
 L7_KINDS: Final = frozenset({"http", "kafka", "dns"})
 
 Block = tuple[int, int, int]

@@ -10,10 +10,11 @@ from typing import cast
 
 from bpf.datapath import Address, Datapath, Endpoint, IpcacheEntry, Prefix
 from bpf.loader import BpfError
+from bpf.policies import EndpointPolicy
 from mesh.config import AgentConfig
 from mesh.devices import NodeDevices
 from mesh.main import Agent, endpoint_ids
-from mesh.resources import Pod, PodNetwork, Resource, changed
+from mesh.resources import Pod, PodNetwork, Resource, changed, parse_manifests
 from mesh.store import Store
 from tests.support.cluster import node, pod, settled
 
@@ -25,6 +26,7 @@ class Kernel:
         self.attached: dict[int, Endpoint] = {}
         self.cache: dict[Prefix, IpcacheEntry] = {}
         self.own: set[str] = set()
+        self.judged: dict[int, EndpointPolicy] = {}
         self.attempts = 0
         self.refuses: set[str] = set()
         self._state_file = state_file
@@ -38,10 +40,15 @@ class Kernel:
         assert endpoint.endpoint_id in known, "the observer must know a pod before its first packet"
         if endpoint.ifname in self.refuses:
             raise BpfError(f"device {endpoint.ifname} is missing")
+        assert endpoint.endpoint_id in self.judged, "a pod must have its policy before it can be reached"
         self.attached[endpoint.endpoint_id] = endpoint
 
     def detach_endpoint(self, endpoint_id: int) -> None:
         del self.attached[endpoint_id]
+        self.judged.pop(endpoint_id, None)
+
+    def set_policies(self, policies: Mapping[int, EndpointPolicy]) -> None:
+        self.judged.update(policies)
 
     def sync_ipcache(self, entries: Mapping[Prefix, IpcacheEntry]) -> None:
         self.cache = dict(entries)
@@ -144,3 +151,48 @@ def test_endpoints_of_an_earlier_agent_keep_their_ids(tmp_path: Path) -> None:
     again._datapath = cast(Datapath, kernel)
     again.synchronise(2)
     assert set(kernel.attached) == set(endpoint_ids(one for one in resources if isinstance(one, Pod)).values())
+
+
+POLICY = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: only-dns-servers, namespace: default}
+spec:
+  endpointSelector: {}
+  egress:
+  - toCIDR: [198.51.100.7]
+    toPorts: [{ports: [{port: "53", protocol: UDP}]}]
+"""
+
+
+def test_a_policy_reaches_the_kernel_with_its_prefixes_and_the_observer_with_its_name(tmp_path: Path) -> None:
+    made, kernel, store = agent(tmp_path, cluster("a"))
+    made.synchronise(1)
+    [before] = kernel.judged.values()
+    assert not before.enforced
+
+    store.resources = [*store.resources, *parse_manifests(POLICY)]
+    made.synchronise(2)
+
+    [after] = kernel.judged.values()
+    [entry] = after.entries
+    assert (after.enforced_ingress, after.enforced_egress) == (False, True)
+    assert (entry.protocol, entry.port, entry.port_bits) == (17, 53, 16)
+    assert kernel.cache[ip_network("198.51.100.7/32")].identity == entry.identity
+    state = json.loads((tmp_path / "state.json").read_text())
+    assert {"prefix": "198.51.100.7/32", "identity": entry.identity} in state["ipcache"]
+    [shown] = [one for one in state["local_endpoints"] if one.get("policy")]
+    assert (shown["policy"][0]["direction"], shown["policy"][0]["identity"]) == ("egress", entry.identity)
+    assert "k8s:io.cilium.k8s.policy.name=only-dns-servers" in shown["policy"][0]["rules"][0]
+
+
+def test_a_policy_that_is_gone_leaves_the_kernel_and_the_ipcache(tmp_path: Path) -> None:
+    made, kernel, store = agent(tmp_path, cluster("a"))
+    before = store.resources
+    store.resources = [*before, *parse_manifests(POLICY)]
+    made.synchronise(1)
+    store.resources = before
+    made.synchronise(2)
+    [policy] = kernel.judged.values()
+    assert not policy.enforced
+    assert ip_network("198.51.100.7/32") not in kernel.cache
