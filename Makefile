@@ -2,6 +2,7 @@
 
 PYTHON := .venv/bin/python
 DURATION ?=
+MINUTES ?= 10
 PYTEST := $(PYTHON) -m pytest
 
 .PHONY: help setup setup-dev demo test unit lint bench proto soak fuzz clean
@@ -14,7 +15,8 @@ help:
 	@echo "make bench [TOPICS='a b']     every figure, as JSON"
 	@echo "make setup                    install what is missing"
 	@echo "make proto                    regenerate the stubs in proto/"
-	@echo "make soak, make fuzz          the long forms of tests that run short in make test"
+	@echo "make soak                     ten million flows through the relay, nothing lost or reordered"
+	@echo "make fuzz [MINUTES=10]        every property test again and again with fresh input"
 	@echo "make clean                    take the lab down and remove what was built"
 
 setup:
@@ -43,8 +45,13 @@ bench: setup-dev
 proto: setup-dev
 	PYTHON=$(abspath $(PYTHON)) sh proto/generate.sh
 
-soak fuzz: setup-dev
-	$(PYTEST) -m slow -k $@
+soak: setup-dev
+	$(PYTEST) -m slow -k soak
+
+# Every property test again and again with fresh random input; stops at the first failure.
+fuzz: setup-dev
+	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); \
+	while [ $$(date +%s) -lt $$end ]; do $(PYTEST) -x -m "hypothesis and not slow" tests/unit || exit 1; done
 
 clean:
 	-@test ! -x .venv/bin/flowscope || test "$$(id -u)" != 0 || .venv/bin/flowscope lab down
