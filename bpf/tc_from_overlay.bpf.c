@@ -16,6 +16,8 @@ static __always_inline int tunnel_identity(struct __sk_buff *skb, struct packet 
 	/* Nobody but this node's own stack is "host" here: senders write remote-node. */
 	if (key.tunnel_id == IDENTITY_HOST)
 		return DROP(pkt, DROP_INVALID_IDENTITY, 0);
+	if (key.tunnel_id == IDENTITY_WORLD)
+		*identity = world_of(pkt->family);
 	return 0;
 }
 

@@ -65,6 +65,9 @@ static __always_inline __u32 identity_for_tunnel(__u32 identity)
 {
 	if (identity == IDENTITY_HOST)
 		return IDENTITY_REMOTE_NODE;
+	/* Each node tells the families of the world apart by itself, or not at all. */
+	if (identity == IDENTITY_WORLD_IPV4 || identity == IDENTITY_WORLD_IPV6)
+		return IDENTITY_WORLD;
 	return identity > IDENTITY_CLUSTER_MAX ? IDENTITY_WORLD : identity;
 }
 

@@ -30,6 +30,15 @@ static __always_inline __u32 identity_of(const union addr *ip, __u8 family)
 	return info && info->identity ? info->identity : IDENTITY_WORLD;
 }
 
+/* The world has an identity in each family once a policy tells them apart; the ipcache knows. */
+static __always_inline __u32 world_of(__u8 family)
+{
+	struct ipcache_key key = { .prefix_length = IPCACHE_STATIC_BITS, .family = family };
+	const struct ipcache_info *info = bpf_map_lookup_elem(&cilium_ipcache_v2, &key);
+
+	return info && info->identity ? info->identity : IDENTITY_WORLD;
+}
+
 /* Identity of a packet that the node's stack sends: from the mark if somebody left one, else from its source. */
 static __always_inline __u32 identity_from_stack(const struct __sk_buff *skb, const struct packet *pkt)
 {
