@@ -180,6 +180,10 @@ class Collector:
         for source in list(self._dirty):
             source.settle(bound)
             if source.waiting_items >= most_items or source.waiting_bytes >= most_bytes:
+                if self._merge.progress(source.handle) <= bound:
+                    # All wait for this node, and its share is full of flows that lie closer together than its disorder
+                    # may be: take it at its word.
+                    self._merge.promise(source.handle, source.waiting[-1][0])
                 continue
             self._dirty.discard(source)
             if source.stream is None:

@@ -21,6 +21,10 @@ import numpy.typing as npt
 
 Items = npt.NDArray[np.void]
 
+MOST_RUNS: Final = 32
+"""What waits is put together when there are so many arrays of it: not each time something arrives, since much may wait
+for one slow source."""
+
 NEVER: Final = -(2**63)
 FOREVER: Final = 2**63 - 1
 
@@ -40,9 +44,9 @@ class Merge:
     def __init__(self, dtype: np.dtype[Any], disorder_ns: int = 0) -> None:
         """`disorder_ns`: an item of a source may be this much older than one that came before it."""
         self._disorder_ns = disorder_ns
-        self._pool: Items = np.zeros(0, dtype)
-        """Sorted."""
-        self._new: list[Items] = []
+        self._none: Items = np.zeros(0, dtype)
+        self._runs: list[tuple[int, Items]] = []
+        """Sorted arrays in order of arrival, each with its first time. Few: see MOST_RUNS."""
         self._seen: dict[int, int] = {}
         """Per source: everything older was delivered, by what it delivered."""
         self._promised: dict[int, int] = {}
@@ -66,7 +70,6 @@ class Merge:
         """
         if not len(items):
             return
-        self._new.append(items)
         sizes = np.array(counts, np.int64)
         filled = np.flatnonzero(sizes)
         newest = np.maximum.reduceat(items["ts_ns"], (np.cumsum(sizes) - sizes)[filled])
@@ -75,6 +78,11 @@ class Merge:
             if source in self._seen:
                 self._seen[source] = max(self._seen[source], ts_ns - self._disorder_ns)
                 self._promised[source] = NEVER
+        if len(self._runs) >= MOST_RUNS:
+            together = by_time([run for _, run in self._runs])
+            self._runs = [(int(together["ts_ns"][0]), together)]
+        run = by_time([items])
+        self._runs.append((int(run["ts_ns"][0]), run))
 
     def promise(self, source: int, ts_ns: int) -> None:
         """The source has delivered everything older than `ts_ns`, or we shall not wait for it."""
@@ -88,7 +96,7 @@ class Merge:
 
     def size(self) -> int:
         """Items that wait."""
-        return len(self._pool) + sum(map(len, self._new))
+        return sum(len(run) for _, run in self._runs)
 
     def bound(self) -> int:
         """Up to this time everything is known; FOREVER when no source is left."""
@@ -100,11 +108,20 @@ class Merge:
 
     def release(self, bound: int) -> Released:
         """Items up to and including `bound`, sorted; equal times in the order of arrival."""
-        self._absorb()
-        count = int(np.searchsorted(self._pool["ts_ns"], bound, side="right"))
-        items, self._pool = self._pool[:count], self._pool[count:]
-        if not count:
-            return Released(items, 0)
+        parts: list[Items] = []
+        left: list[tuple[int, Items]] = []
+        for first, run in self._runs:
+            if first > bound:
+                left.append((first, run))
+                continue
+            count = int(np.searchsorted(run["ts_ns"], bound, side="right"))
+            parts.append(run[:count])
+            if count < len(run):
+                left.append((int(run["ts_ns"][count]), run[count:]))
+        self._runs = left
+        if not parts:
+            return Released(self._none, 0)
+        items = by_time(parts)
         late = int(np.searchsorted(items["ts_ns"], self._last_ns, side="left"))
         self.late += late
         self._last_ns = max(self._last_ns, int(items["ts_ns"][-1]))
@@ -112,18 +129,18 @@ class Merge:
 
     def pending(self) -> Items:
         """All that waits, in one array of its own, for whoever renumbers what the items point at."""
-        self._absorb()
-        self._pool = self._pool.copy()
-        return self._pool
+        if not self._runs:
+            return self._none
+        together = by_time([run for _, run in self._runs]).copy()
+        self._runs = [(int(together["ts_ns"][0]), together)]
+        return together
 
-    def _absorb(self) -> None:
-        """Sort what is new into the pool."""
-        if not self._new:
-            return
-        items = np.concatenate((self._pool, *self._new))
-        self._new.clear()
-        times = items["ts_ns"].copy()
-        if (times[1:] < times[:-1]).any():
-            # A stable sort of arrays merges the runs that are sorted already, which is nearly all there is.
-            items = items[np.argsort(times, kind="stable")]
-        self._pool = items
+
+def by_time(parts: Sequence[Items]) -> Items:
+    """All items sorted by time; equal times stay in the order of the parts."""
+    items = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    times = items["ts_ns"].copy()
+    if (times[1:] < times[:-1]).any():
+        # A stable sort of integers merges the runs that are sorted already, which is nearly all there is.
+        items = items[np.argsort(times, kind="stable")]
+    return items

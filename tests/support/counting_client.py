@@ -203,6 +203,8 @@ class Counter:
         import pyarrow.ipc
 
         batch = columns_pb2.ColumnsResponse.FromString(message).batch
+        if not batch:
+            return  # a relay's news of nodes
         with pyarrow.ipc.open_stream(batch) as reader:
             self.flows += sum(one.num_rows for one in reader)
 

@@ -36,7 +36,7 @@ async def watch(address: str, request: observer_pb2.GetFlowsRequest, seconds: fl
             first_s = first_s or last_s
             items = items_of(batch.buffer, batch.ends, 0)
             tags = np.frombuffer(batch.buffer, np.uint8)[items["start"] + 5]
-            times = items["ts_ns"][tags == 0x0A]
+            times = items["ts_ns"][(tags != 0x12) & (tags != 0x1A)]  # node status, lost events
             flows += len(times)
             others += len(tags) - len(times)
             size += len(batch.buffer)

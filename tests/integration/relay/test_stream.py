@@ -333,6 +333,17 @@ async def test_a_client_that_does_not_read_holds_the_nodes_back(tmp_path: Path) 
         assert sent < 24 * 2**20
 
 
+async def test_more_flows_at_one_moment_than_a_share_holds_do_not_stop_the_stream(tmp_path: Path) -> None:
+    burst = [response(name, BASE + number, "x" * 900) for name in "a" for number in range(3000)]
+    nodes = [make_node(tmp_path, name, delivers(burst)) for name in "ab"]
+    settings = {"client_buffer_mib": 1, "sort_buffer_len_max": 500, "sort_disorder_s": 1.0}
+    async with relaying(tmp_path, nodes, **settings) as channel:
+        responses = await everything(channel, Request())
+    times = [one.time.ToNanoseconds() for one in responses if one.HasField("flow")]
+    assert len(times) == 6000
+    assert times == sorted(times)
+
+
 async def test_a_stopping_relay_ends_its_streams(tmp_path: Path) -> None:
     script = Script()
     async with relaying(tmp_path, [make_node(tmp_path, "a", script)]) as channel:
