@@ -51,6 +51,13 @@ class KernelEvent:
     packet: bytes
     cpu: int
     time_ns: int
+    verdict: int = 0
+    """Of a policy verdict, like the rest: 0, a proxy's port, or minus the drop reason."""
+    match: int = 0
+    dst_port: int = 0
+    egress: bool = False
+    audited: bool = False
+    cookie: int = 0
 
     @property
     def src(self) -> str:
@@ -78,9 +85,11 @@ class KernelEvent:
 
 
 def read_event(record: bytes, cpu: int = 0, time_ns: int = 0) -> KernelEvent:
-    """Take one record apart: spec/events.md, sections 3, 4 and 8."""
+    """Take one record apart: spec/events.md, sections 3, 4, 8 and 9."""
     kind, subtype, source, _, len_orig, len_cap, version, ext = struct.unpack_from("<BBHIIHBB", record)
     assert ext == 0
+    if kind == 5:
+        return _read_verdict(record, cpu, time_ns)
     src_identity, dst_identity = struct.unpack_from("<II", record, 16)
     line = file = ext_error = 0
     orig_ip = b""
@@ -99,6 +108,22 @@ def read_event(record: bytes, cpu: int = 0, time_ns: int = 0) -> KernelEvent:
         kind, what, source, src_identity, dst_identity, dst_id, why, flags, ifindex, orig_ip, line, file, ext_error,
         len_orig, packet, cpu, time_ns,
     )  # fmt: skip
+
+
+def _read_verdict(record: bytes, cpu: int, time_ns: int) -> KernelEvent:
+    """A policy verdict; the identity of the other side stands where it belongs, this side's is not known."""
+    _, subtype, source, _, len_orig, len_cap, version, _ = struct.unpack_from("<BBHIIHBB", record)
+    assert (subtype, version) == (0, 1)
+    remote, verdict, dst_port, protocol, flags, auth, cookie = struct.unpack_from("<IiHBBB3xI4x", record, 16)
+    packet = record[40 : 40 + len_cap]
+    assert len(packet) == len_cap
+    egress = flags & 3 == 2
+    event = KernelEvent(
+        5, "verdict", source, 0 if egress else remote, remote if egress else 0, 0, "", flags, 0, b"", 0, 0, auth,
+        len_orig, packet, cpu, time_ns, verdict, flags >> 3 & 7, dst_port, egress, bool(flags & 0x40), cookie,
+    )  # fmt: skip
+    assert protocol == event.protocol
+    return event
 
 
 class EventLog:
