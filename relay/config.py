@@ -13,7 +13,9 @@ class RelayConfig:
 
     listen: tuple[str, ...] = setting((":4245",), "addresses of the gRPC service: host:port or unix:///path")
     health_listen: str = setting(":4222", "address of the plain health service; empty: none")
-    peer_service: str = setting("", "Peer service that tells which nodes exist: host:port or unix:///path")
+    peer_service: str = setting(
+        "", "Peer service that tells which nodes exist; empty, and no peers: the observer of this machine"
+    )
     peers: tuple[str, ...] = setting((), "nodes to ask without a Peer service: NAME=ADDRESS or ADDRESS")
     cluster_name: str = setting("default", "cluster of the Peer service, part of its TLS server name")
     node_name: str = setting("", "name of this relay in what it says about nodes; empty: host name")

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import socket
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
@@ -18,6 +19,10 @@ from rpc.tls import ClientTls, ServerTls, TlsError, client_context
 from service.failure import Failure
 
 log = structlog.get_logger(component="relay")
+
+
+LOCAL_OBSERVER: Final = "unix:///run/flowscope/observer/observer.sock"
+"""The observer of this machine knows the other nodes; it is asked when nobody is named."""
 
 
 async def serve(config: RelayConfig, stop: asyncio.Event, reload: asyncio.Event) -> None:
@@ -74,12 +79,14 @@ def peer_watch(config: RelayConfig, peers: Peers, tls: ClientTls | None) -> Peer
 
 def checked(config: RelayConfig) -> RelayConfig:
     """The configuration with its gaps filled. Raises: Failure for what cannot work."""
-    if not config.peer_service and not config.peers:
-        raise Failure("the relay knows no nodes: give --peer-service ADDRESS or --peers NAME=ADDRESS,...")
     for name in ("sort_buffer_len_max", "sort_buffer_drain_timeout_s", "client_buffer_mib"):
         if getattr(config, name) <= 0:
             raise Failure(f"--{name.replace('_', '-')} must be above 0, got {getattr(config, name)}")
-    return dataclasses.replace(config, node_name=config.node_name or socket.gethostname())
+    return dataclasses.replace(
+        config,
+        node_name=config.node_name or socket.gethostname(),
+        peer_service=config.peer_service or ("" if config.peers else LOCAL_OBSERVER),
+    )
 
 
 def client_tls(config: RelayConfig) -> ClientTls | None:

@@ -11,9 +11,12 @@ import asyncio
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from rpc.client import Stream
+
+MOST_MEMORIES: Final = 4
+"""Reads that are kept to recognise what a node repeats. After a break in a burst of more, some flows may come twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,10 @@ class Source:
             self.waiting_items -= items
 
     def remember(self, first_ns: int, newest_ns: int, memory: Any, disorder_ns: int) -> None:
-        """Keep what the node would repeat if it went on from here: all of the last `disorder_ns`."""
+        """Keep what the node would repeat if it went on from here: what it sent of the last `disorder_ns`."""
         self.newest_ns = max(self.newest_ns, newest_ns)
         self.memories.append((first_ns, memory))
-        while len(self.memories) > 1 and self.memories[1][0] < self.newest_ns - disorder_ns:
+        while len(self.memories) > 1 and (
+            self.memories[1][0] < self.newest_ns - disorder_ns or len(self.memories) > MOST_MEMORIES
+        ):
             self.memories.popleft()

@@ -12,7 +12,7 @@ import pytest
 from proto.observer import observer_pb2
 from proto.relay import relay_pb2
 from relay.config import RelayConfig
-from relay.main import serve
+from relay.main import checked, serve
 from rpc.client import Channel
 from rpc.server import Server
 from rpc.standard import message_class
@@ -179,7 +179,7 @@ async def test_tls_and_mtls_on_both_sides(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({}, "knows no nodes"),
+        ({}, "TLS towards nodes needs --tls-hubble-server-ca-files"),
         ({"peers": ("a=10.0.0.1",)}, "TLS towards nodes needs --tls-hubble-server-ca-files"),
         ({"peers": ("a=10.0.0.1",), "disable_client_tls": True}, "serving with TLS needs --tls-relay-server-cert-file"),
         ({"peers": ("a b",), "disable_client_tls": True, "disable_server_tls": True}, "peer 'a b' is not NAME=ADDRESS"),
@@ -195,6 +195,11 @@ async def test_settings_that_cannot_work_are_named_with_the_remedy(settings: dic
     with pytest.raises(Failure) as caught:
         await serve(RelayConfig(**settings), asyncio.Event(), asyncio.Event())  # type: ignore[arg-type]
     assert said in str(caught.value)
+
+
+def test_without_any_node_the_observer_of_this_machine_is_asked() -> None:
+    assert checked(RelayConfig()).peer_service.startswith("unix:///")
+    assert checked(RelayConfig(peers=("a=10.0.0.1",))).peer_service == ""
 
 
 async def test_the_process_starts_serves_and_stops_on_sigterm(tmp_path: Path) -> None:
