@@ -26,14 +26,17 @@ class LocalIdentities:
 
     def __init__(self) -> None:
         self._numbers: dict[Network, int] = {}
+        self._identities: dict[Network, Identity] = {}
+        """The same objects for as long as nothing changes about them."""
         self._names: dict[Network, tuple[str, ...]] = {}
+        self._taken: set[int] = set()
         self._next = FIRST
 
     def restore(self, known: Mapping[Network, int]) -> None:
         """Take over what the kernel has from an earlier agent, so that no packet meets a number of another meaning."""
         for prefix, number in known.items():
             if FIRST <= number <= LAST:
-                self._numbers[prefix] = number
+                self._give(prefix, number, ())
                 self._next = max(self._next, number + 1)
 
     def want(self, prefixes: Iterable[Network], names: Mapping[Network, tuple[str, ...]] | None = None) -> None:
@@ -46,15 +49,15 @@ class LocalIdentities:
         for prefix in {*prefixes, *names}:
             if prefix in _FIXED:
                 self._numbers[prefix] = _FIXED[prefix]
-            elif prefix not in self._numbers or self._names.get(prefix, ()) != names.get(prefix, ()):
-                self._numbers[prefix] = self._free()
-                self._names[prefix] = names.get(prefix, ())
+            elif prefix not in self._numbers or self._names[prefix] != names.get(prefix, ()):
+                self._give(prefix, self._free(), names.get(prefix, ()))
 
     def release(self, prefixes: Iterable[Network]) -> None:
         """Forget prefixes; call it when the ipcache has forgotten them."""
         for prefix in prefixes:
-            self._numbers.pop(prefix, None)
+            self._taken.discard(self._numbers.pop(prefix, 0))
             self._names.pop(prefix, None)
+            self._identities.pop(prefix, None)
 
     @property
     def numbers(self) -> dict[Network, int]:
@@ -63,17 +66,18 @@ class LocalIdentities:
 
     def identities(self) -> list[Identity]:
         """All of them, for selectors."""
-        return [
-            Identity(number, labels_of(prefix, self._names.get(prefix, ())), prefix)
-            for prefix, number in self._numbers.items()
-            if prefix not in _FIXED
-        ]
+        return list(self._identities.values())
+
+    def _give(self, prefix: Network, number: int, names: tuple[str, ...]) -> None:
+        self._taken.discard(self._numbers.get(prefix, 0))
+        self._taken.add(number)
+        self._numbers[prefix], self._names[prefix] = number, names
+        self._identities[prefix] = Identity(number, labels_of(prefix, names), prefix)
 
     def _free(self) -> int:
-        taken = set(self._numbers.values())
         for _ in range(FIRST, LAST + 1):
             number, self._next = self._next, self._next + 1 if self._next < LAST else FIRST
-            if number not in taken:
+            if number not in self._taken:
                 return number
         raise Failure("all identities of prefixes are taken; use fewer CIDR rules")
 

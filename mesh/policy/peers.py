@@ -7,10 +7,12 @@ Elsewhere: translate.py makes selectors from documents; compiling.py turns the n
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_network
+from itertools import islice
 from typing import Final
 
 from mesh import identities
@@ -134,31 +136,80 @@ def reserved_identities() -> dict[int, Identity]:
     }
 
 
+class Index:
+    """Identities by what selectors ask for, so that a selector looks at few of them."""
+
+    def __init__(self, found: Iterable[Identity] = ()) -> None:
+        self.identities = {one.number: one for one in found}
+        self._by_key: dict[str, set[int]] = {}
+        self._by_value: dict[tuple[str, str], set[int]] = {}
+        self._prefixes: list[tuple[int, int, int, int]] = []
+        """Version, first address, length and number of each prefix, sorted: what a prefix covers stands behind it."""
+        for one in self.identities.values():
+            if one.prefix is not None:
+                self._prefixes.append((*_place(one.prefix), one.number))
+            for key, values in one.values.items():
+                self._by_key.setdefault(key, set()).add(one.number)
+                for value in values:
+                    self._by_value.setdefault((key, value), set()).add(one.number)
+        self._prefixes.sort()
+
+    def select(self, peer: Peer) -> set[int]:
+        """Numbers of the identities that `peer` selects."""
+        if isinstance(peer, CidrPeer):
+            return self._inside(peer.prefix).difference(*map(self._inside, peer.holes))
+        narrowed = [self._having(term) for term in peer.terms] if isinstance(peer, LabelPeer) else []
+        few = [each for each in narrowed if each is not None]
+        candidates = min(few, key=len) if few else set(self.identities)
+        return {number for number in candidates if peer.selects(self.identities[number])}
+
+    def _having(self, term: Term) -> set[int] | None:
+        """Identities that may satisfy a term; None where absence does, so that it narrows nothing."""
+        if term.operator == "In":
+            return set().union(*(self._by_value.get((term.key, value), ()) for value in term.values))
+        return self._by_key.get(term.key, set()) if term.operator == "Exists" else None
+
+    def _inside(self, prefix: Network) -> set[int]:
+        version, first, length = _place(prefix)
+        start = bisect_left(self._prefixes, (version, first, length, 0))
+        last = int(prefix.broadcast_address)
+        found = set()
+        for other_version, address, _, number in islice(self._prefixes, start, None):
+            if (other_version, address) > (version, last):
+                break
+            found.add(number)
+        return found
+
+
+def _place(prefix: Network) -> tuple[int, int, int]:
+    return prefix.version, int(prefix.network_address), prefix.prefixlen
+
+
 @dataclass(slots=True)
 class _Selection:
     numbers: set[int]
     version: int = 0
 
 
-@dataclass(slots=True)
 class SelectorCache:
     """Which identities each selector stands for; a change of identities touches only what is about them."""
 
-    identities: dict[int, Identity] = field(default_factory=dict)
-    _selections: dict[Peer, _Selection] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._index = Index()
+        self._selections: dict[Peer, _Selection] = {}
 
     def replace(self, wanted: Mapping[int, Identity]) -> None:
         """These are all identities now."""
-        gone = [number for number, old in self.identities.items() if wanted.get(number) != old]
-        come = [one for number, one in wanted.items() if self.identities.get(number) != one]
-        self.identities = dict(wanted)
-        if not gone and not come:
+        present = self._index.identities
+        gone = {number for number, old in present.items() if wanted.get(number) is not old}
+        come = Index(one for number, one in wanted.items() if present.get(number) is not one)
+        if not gone and not come.identities:
             return
+        self._index = Index(wanted.values())
         for peer, selection in self._selections.items():
-            before = set(selection.numbers)
-            selection.numbers.difference_update(gone)
-            selection.numbers.update(one.number for one in come if peer.selects(one))
-            selection.version += selection.numbers != before
+            numbers = (selection.numbers - gone) | come.select(peer)
+            selection.version += numbers != selection.numbers
+            selection.numbers = numbers
 
     def numbers(self, peer: Peer) -> set[int]:
         """Identities that `peer` selects. Not to be changed."""
@@ -177,6 +228,5 @@ class SelectorCache:
     def _selection(self, peer: Peer) -> _Selection:
         found = self._selections.get(peer)
         if found is None:
-            numbers = {one.number for one in self.identities.values() if peer.selects(one)}
-            found = self._selections[peer] = _Selection(numbers)
+            found = self._selections[peer] = _Selection(self._index.select(peer))
         return found
