@@ -18,10 +18,10 @@ from cli.errors import CommandError
 from cli.filters import filters_of
 from cli.output import wants_colour
 from cli.settings import PREFIXES, Settings
-from cli.times import parse_time
 from model.mask import FieldMask, InvalidMask
 from model.text.flows import SHOWN_FIELDS, Look, Output
 from model.text.fromjson import many_from_json
+from model.text.moments import parse_time
 from model.text.parts import FlowStyle
 from model.text.quote import quote
 from model.text.style import Style

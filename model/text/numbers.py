@@ -2,7 +2,7 @@
 
 In:        text typed by a person.
 Out:       the number, or Go's words about what is wrong with it.
-Elsewhere: durations.py (spans), cli/gotext.py (what only a command line reads).
+Elsewhere: durations.py (spans), moments.py (times), cli/gotext.py (what only a command line reads).
 Source:    documentation of Go's strconv package.
 """
 

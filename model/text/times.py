@@ -2,7 +2,7 @@
 
 In:        seconds and nanoseconds since the epoch, one by one or as an array.
 Out:       text in one of Hubble's formats, chosen by name; and back from the form inside JSON.
-Elsewhere: times as people type them: cli/times.py.
+Elsewhere: times as people type them: moments.py.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In:        text, and what time it is now.
 Out:       nanoseconds since the epoch.
-Elsewhere: times as they are printed: model/text/times.py.
+Elsewhere: times as they are printed: times.py; short spans: durations.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from cli.gotext import MAX_INT64, parse_duration
+from model.text.durations import MAX_INT64, parse_duration
 from model.text.times import SECOND_NS, from_calendar
 
 _MONTHS: Final = {

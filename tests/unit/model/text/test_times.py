@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.gotext import parse_duration, parse_int, parse_uint
-from cli.times import parse_time
-from model.text.durations import format_duration
+from model.text.durations import format_duration, parse_duration
+from model.text.moments import parse_time
+from model.text.numbers import parse_int, parse_uint
 from model.text.times import FORMATS, json_time, parse_rfc3339, time_format
 
 NOW = 1_715_679_000_000_000_000
