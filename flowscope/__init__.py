@@ -10,7 +10,22 @@ Elsewhere: rpc/ is the connection; model/ has the columns; docs/python.md shows 
 
 from flowscope.client import Client, FlowStream
 from flowscope.error import FlowscopeError
-from flowscope.query import request_of
+from flowscope.query import WORDS, filters_of, request_of
 from flowscope.sync import SyncClient, SyncFlowStream, connect
+from proto.flow.flow_pb2 import Flow, FlowFilter
+from rpc.tls import ClientTls as Tls
 
-__all__ = ["Client", "FlowStream", "FlowscopeError", "SyncClient", "SyncFlowStream", "connect", "request_of"]
+__all__ = [
+    "WORDS",
+    "Client",
+    "Flow",
+    "FlowFilter",
+    "FlowStream",
+    "FlowscopeError",
+    "SyncClient",
+    "SyncFlowStream",
+    "Tls",
+    "connect",
+    "filters_of",
+    "request_of",
+]
