@@ -1,7 +1,7 @@
-"""The web server: one page, its files, one WebSocket.
+"""The web server: one page, its files, one WebSocket, and what is asked for once.
 
 In:        HTTP requests of browsers that security.Guard lets through.
-Out:       the page; live.Page speaks over the WebSocket.
+Out:       the page; live.Page speaks over the WebSocket, api.py answers the rest.
 Elsewhere: hub.py has the flows; main.py runs this under uvicorn.
 """
 
@@ -16,13 +16,13 @@ from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
+from ui.api import BadParameter, refuse, router
 from ui.hub import Hub
-from ui.live import BadMessage, Page, Wish
+from ui.live import Page
 
 log = structlog.get_logger(component="ui")
 
 STATIC: Final = Path(__file__).parent / "static"
-PROTOCOL_ERROR: Final = 1002
 TRY_AGAIN_LATER: Final = 1013
 
 
@@ -51,6 +51,8 @@ def create_app(hub: Hub, most_clients: int) -> FastAPI:
         finally:
             clients.discard(socket)
 
+    app.include_router(router(hub))
+    app.add_exception_handler(BadParameter, refuse)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
 
@@ -66,12 +68,10 @@ async def serve_page(socket: WebSocket, hub: Hub) -> None:
             if pushing.done():
                 listening.cancel()
                 return await pushing
-            page.wish(Wish.parse(listening.result()))
-    except (WebSocketDisconnect, RuntimeError):
-        # Starlette raises RuntimeError when a message is sent to a page that has just gone.
-        return None
-    except BadMessage as error:
-        log.warning("page sent a bad message", error=str(error))
-        await socket.close(PROTOCOL_ERROR, str(error)[:120])
+            page.message(listening.result())
+    except (WebSocketDisconnect, RuntimeError, KeyError) as error:
+        # Starlette raises RuntimeError when a message is sent to a page that has just gone, and KeyError for a
+        # message of bytes, which no page of ours sends.
+        log.debug("page gone", why=type(error).__name__)
     finally:
         pushing.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 
+from model.ring import InvalidCapacity
 from rpc.client import Channel
 from rpc.target import Target
 from service.run import Failure
@@ -18,7 +20,9 @@ from ui.app import create_app
 from ui.config import UiConfig
 from ui.feed import follow
 from ui.hub import Hub
-from ui.security import Guard
+from ui.layouts import Layouts
+from ui.security import LOOPBACK, Guard
+from ui.wish import LONGEST
 
 log = structlog.get_logger(component="ui")
 
@@ -40,8 +44,13 @@ async def serve(config: UiConfig, stop: asyncio.Event, reload: asyncio.Event) ->
         target = Target.parse(config.listen)
     except ValueError as error:
         raise Failure(f"{error}") from error
-    hub = Hub(config.flows, config.map_window_s)
-    app = Guard(create_app(hub, config.clients), {*config.hosts, target.host})
+    try:
+        layouts = Layouts(Path(config.layout_file) if config.layout_file else None)
+        hub = Hub(config.flows, config.map_window_s, layouts)
+    except InvalidCapacity as error:
+        raise Failure(f"--flows: {error}") from error
+    token = config.token or ("" if is_private(target) else secrets.token_urlsafe(24))
+    app = Guard(create_app(hub, config.clients), {*config.hosts, target.host}, token, config.base_path)
     web = Server(
         uvicorn.Config(
             app,
@@ -49,6 +58,7 @@ async def serve(config: UiConfig, stop: asyncio.Event, reload: asyncio.Event) ->
             access_log=False,
             lifespan="off",
             server_header=False,
+            ws_max_size=LONGEST,
             timeout_graceful_shutdown=max(1, int(config.drain_s)),
         )
     )
@@ -57,10 +67,23 @@ async def serve(config: UiConfig, stop: asyncio.Event, reload: asyncio.Event) ->
         feeding = tasks.create_task(follow(channel, hub, config.history), name="feed")
         serving = tasks.create_task(web.serve(sockets=sockets), name="web")
         log.info("dashboard ready", address=str(target), server=config.server)
+        if token and not config.token:
+            log.info("log in with this address", url=login_url(target, config.base_path, token))
         await stop.wait()
         web.should_exit = True
         await serving
         feeding.cancel()
+
+
+def is_private(target: Target) -> bool:
+    """Whether only this machine's users can come by: then no token is asked for by default."""
+    return target.kind == "unix" or f"[{target.host}]" in LOOPBACK or target.host in LOOPBACK
+
+
+def login_url(target: Target, base_path: str, token: str) -> str:
+    """What to open in a browser the first time."""
+    base = f"/{base_path.strip('/')}" if base_path.strip("/") else ""
+    return f"http://{target}{base}/?token={token}"
 
 
 def listening_socket(target: Target) -> socket.socket:

@@ -1,12 +1,12 @@
-// The verdicts of a flow: how each is marked (shape, so that colour is never alone) and how bad it is.
+// The verdicts of a flow: how each is marked (shape, so that colour is never alone).
 export const VERDICTS = {
-  FORWARDED: { mark: "●", rank: 0 },
-  TRANSLATED: { mark: "⇄", rank: 0 },
-  TRACED: { mark: "◦", rank: 0 },
-  REDIRECTED: { mark: "➜", rank: 1 },
-  AUDIT: { mark: "◌", rank: 2 },
-  ERROR: { mark: "!", rank: 3 },
-  DROPPED: { mark: "✕", rank: 4 },
+  FORWARDED: { mark: "●", word: "Forwarded" },
+  DROPPED: { mark: "✕", word: "Dropped" },
+  REDIRECTED: { mark: "➜", word: "Redirected" },
+  AUDIT: { mark: "◌", word: "Audit" },
+  ERROR: { mark: "!", word: "Error" },
+  TRANSLATED: { mark: "⇄", word: "Translated" },
+  TRACED: { mark: "◦", word: "Traced" },
 };
 
 export const markOf = (verdict) => VERDICTS[verdict]?.mark ?? "?";

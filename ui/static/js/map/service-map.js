@@ -1,0 +1,303 @@
+import { arrange } from "./arrange.js";
+import { CardShape, EdgeShape, IslandShape, edgeWords } from "./draw.js";
+import { download, mapAsPng, mapAsSvg } from "./export.js";
+import { boxes, placeNew } from "./place.js";
+import { routeAround } from "./route.js";
+import { CARD } from "./sizes.js";
+import { Spark } from "./spark.js";
+import { Viewport } from "./viewport.js";
+
+const SETTLE_MS = 6000; // a layout so young may still be made anew: nobody has got used to it
+const MANY_ARROWS = 1500; // more are drawn as one line per verdict
+const DRAG_STARTS = 5;
+
+// Cards and arrows. The server says what is on the map and keeps where it stands; ELK makes the first layout, new cards
+// are placed beside what stands, and people move cards. Numbers change without anything moving.
+//
+// Out: "choose" {kind: "card" | "edge" | "island", ...}, "layout" {view, layout}, "spark" {edge}, "toggle" {group, open}.
+export class ServiceMap extends HTMLElement {
+  #cards = new Map();
+  #edges = new Map();
+  #islands = new Map();
+  #shapes = { cards: new Map(), edges: new Map(), islands: new Map() };
+  #layers = {};
+  #layout = null;
+  #view = null;
+  #bornAt = 0;
+  #shape = "";
+  #busy = false;
+  #drag = null;
+  #hasDrawn = false;
+
+  connectedCallback() {
+    this.drawing = this.querySelector("svg");
+    for (const name of ["islands", "bulk", "edges", "cards", "labels"]) this.#layers[name] = this.drawing.querySelector(`.${name}`);
+    this.empty = this.querySelector(".empty");
+    this.viewport = new Viewport(this.querySelector(".port"), this.drawing);
+    this.spark = new Spark(this.querySelector(".port"));
+    this.#listen();
+    new ResizeObserver(() => !this.viewport.touched && this.fit()).observe(this);
+  }
+
+  // message: what changed, see ui/live.py.
+  show(message) {
+    for (const [name, kept] of [["islands", this.#islands], ["cards", this.#cards], ["edges", this.#edges]]) {
+      for (const id of message.gone[name] ?? []) kept.delete(id);
+      for (const value of message[name]) kept.set(value.id, value);
+    }
+    if (message.view !== this.#view) {
+      this.#view = message.view;
+      this.#layout = null;
+      this.#bornAt = 0;
+      this.viewport.touched = false;
+    }
+    if (message.layout) this.#take(message.layout);
+    this.classList.toggle("none", this.#cards.size === 0);
+    this.#draw();
+  }
+
+  // After a reconnect the server tells everything anew.
+  reset() {
+    for (const kept of [this.#cards, this.#edges, this.#islands]) kept.clear();
+  }
+
+  find(words) {
+    const wanted = words.toLowerCase();
+    return [...this.#cards.values()].filter((card) => [card.name, card.id, ...card.labels].some((text) => text.toLowerCase().includes(wanted)));
+  }
+
+  jump(id) {
+    const at = this.#layout?.places[id];
+    if (!at) return;
+    this.viewport.centre([at[0] + CARD.width / 2, at[1] + CARD.height / 2]);
+    const shape = this.#shapes.cards.get(id)?.group;
+    shape?.focus({ preventScroll: true });
+    shape?.classList.add("found");
+    setTimeout(() => shape?.classList.remove("found"), 2000);
+  }
+
+  fit() {
+    const box = this.#box();
+    if (box) this.viewport.fit(box);
+  }
+
+  showIdle(all) {
+    this.classList.toggle("with-idle", all);
+  }
+
+  async save(format) {
+    const box = this.#box();
+    if (box) download(format === "png" ? await mapAsPng(this.drawing, box) : mapAsSvg(this.drawing, box), `flowscope-map.${format}`);
+  }
+
+  async rearrange() {
+    this.#layout = null;
+    this.#bornAt = 0;
+    this.viewport.touched = false;
+    await this.#draw();
+  }
+
+  #take(layout) {
+    this.#layout = { places: layout.places, routes: layout.routes, pinned: layout.pinned };
+    this.#bornAt ||= performance.now() - SETTLE_MS;
+  }
+
+  async #draw() {
+    if (this.#cards.size === 0) return this.#paint();
+    const shape = JSON.stringify([[...this.#cards.keys()].sort(), [...this.#edges.keys()].sort()]);
+    if (shape !== this.#shape || !this.#layout) {
+      if (this.#busy) return undefined; // the next message is at most a second away
+      this.#busy = true;
+      try {
+        await this.#lay();
+        this.#shape = shape;
+      } finally {
+        this.#busy = false;
+      }
+    }
+    return this.#paint();
+  }
+
+  // Places for cards and ways for arrows that have none yet.
+  async #lay() {
+    const [cards, edges] = [[...this.#cards.values()], [...this.#edges.values()]];
+    const missing = !this.#layout || cards.some((card) => !this.#layout.places[card.id]);
+    const young = performance.now() - this.#bornAt < SETTLE_MS && !this.#layout?.pinned.length;
+    const routeless = () => edges.filter((edge) => edge.source !== edge.target && !this.#layout.routes[edge.id]);
+    if (!this.#layout || (young && (missing || routeless().length))) {
+      const view = this.#view;
+      const made = await arrange(cards, edges, this.#islands);
+      if (view !== this.#view) return;
+      this.#layout = made;
+      this.#bornAt ||= performance.now();
+    } else if (missing) {
+      placeNew(cards, this.#layout.places);
+    } else if (routeless().length === 0) {
+      return;
+    }
+    Object.assign(this.#layout.routes, routeAround(routeless(), cards, this.#layout.places, this.#islands));
+    this.#keep();
+  }
+
+  #keep() {
+    const { places, routes, pinned } = this.#layout;
+    this.dispatchEvent(new CustomEvent("layout", { detail: { view: this.#view, layout: { places, routes, pinned } } }));
+  }
+
+  #paint() {
+    const places = this.#layout?.places ?? {};
+    const cards = [...this.#cards.values()].filter((card) => places[card.id]);
+    const around = boxes(cards, places, this.#islands);
+    const toggle = (group) => this.dispatchEvent(new CustomEvent("toggle", { detail: { group, open: false } }));
+    this.#sync("islands", [...around].filter(([group]) => this.#islands.has(group)).map(([group]) => this.#islands.get(group)),
+      (island) => new IslandShape(island, toggle), (made, island) => made.show(island, around.get(island.id)));
+    this.#sync("cards", cards, (card) => new CardShape(card), (made, card) => {
+      made.show(card.kind === "island" ? { ...card, members: this.#islands.get(card.group)?.cards } : card);
+      made.move(places[card.id], this.#layout.pinned.includes(card.id));
+    });
+    this.#paintEdges(places);
+    if (!this.viewport.touched && cards.length) {
+      this.fit();
+      if (!this.#hasDrawn) performance.mark("first-picture");
+      this.#hasDrawn = true;
+    }
+  }
+
+  #paintEdges(places) {
+    const routes = this.#layout?.routes ?? {};
+    const edges = [...this.#edges.values()].filter((edge) => routes[edge.id] && places[edge.source] && places[edge.target]);
+    const bulk = edges.length > MANY_ARROWS;
+    this.#sync("edges", bulk ? [] : edges, (edge) => new EdgeShape(edge), (made, edge) => {
+      made.show(edge);
+      made.move(routes[edge.id]);
+    });
+    const lines = {};
+    for (const edge of bulk ? edges : []) lines[edge.verdict] = `${lines[edge.verdict] ?? ""}M${routes[edge.id].points.join("L")}`;
+    for (const path of this.#layers.bulk.children) path.setAttribute("d", lines[path.dataset.verdict] ?? "");
+  }
+
+  #sync(layer, values, make, tell) {
+    const shapes = this.#shapes[layer];
+    const ids = new Set(values.map((value) => value.id));
+    for (const [id, made] of shapes) {
+      if (!ids.has(id)) {
+        made.group.remove();
+        shapes.delete(id);
+      }
+    }
+    for (const value of values) {
+      let made = shapes.get(value.id);
+      if (!made) {
+        made = make(value);
+        shapes.set(value.id, made);
+        this.#layers[layer].append(made.group);
+      }
+      if (made.shown !== value || layer === "islands") tell(made, value);
+      else if (layer === "cards") made.move(this.#layout.places[value.id], this.#layout.pinned.includes(value.id));
+      else made.move(this.#layout.routes[value.id]);
+      made.shown = value;
+    }
+  }
+
+  #box() {
+    const places = Object.entries(this.#layout?.places ?? {}).filter(([id]) => this.#cards.has(id)).map(([, at]) => at);
+    if (places.length === 0) return null;
+    const around = [...boxes([...this.#cards.values()], this.#layout.places, this.#islands).values()];
+    const xs = [...places.flatMap(([x]) => [x, x + CARD.width]), ...around.flatMap((box) => [box.left, box.right])];
+    const ys = [...places.flatMap(([, y]) => [y, y + CARD.height]), ...around.flatMap((box) => [box.top, box.bottom])];
+    for (const edge of this.#edges.keys()) for (const [x, y] of this.#layout.routes[edge]?.points ?? []) { xs.push(x); ys.push(y); }
+    const least = (numbers) => numbers.reduce((a, b) => Math.min(a, b));
+    const most = (numbers) => numbers.reduce((a, b) => Math.max(a, b));
+    const [x, y] = [least(xs) - 16, least(ys) - 16];
+    return { x, y, width: most(xs) - x + 16, height: most(ys) - y + 16 };
+  }
+
+  #listen() {
+    const layer = this.drawing;
+    layer.addEventListener("pointerdown", (event) => this.#grab(event));
+    this.addEventListener("pointermove", (event) => this.#pull(event));
+    this.addEventListener("pointerup", (event) => this.#drop(event));
+    layer.addEventListener("click", (event) => this.#choose(event.target));
+    layer.addEventListener("keydown", (event) => event.key === "Enter" && this.#choose(event.target));
+    layer.addEventListener("pointerover", (event) => this.#hover(event));
+    layer.addEventListener("pointerout", (event) => event.target.closest(".edge") && this.spark.hide());
+    layer.addEventListener("dblclick", (event) => this.#unpin(event.target.closest(".card")));
+  }
+
+  #choose(target) {
+    if (this.#drag?.moved) return;
+    const card = target.closest(".card");
+    const edge = target.closest(".edge");
+    const tell = (detail) => this.dispatchEvent(new CustomEvent("choose", { detail }));
+    if (card) {
+      const value = this.#cards.get(card.dataset.card);
+      if (value.kind === "island") this.dispatchEvent(new CustomEvent("toggle", { detail: { group: value.group, open: true } }));
+      else tell({ kind: "card", card: value, edges: [...this.#edges.values()].filter((one) => [one.source, one.target].includes(value.id)) });
+    } else if (edge) {
+      const value = this.#edges.get(edge.dataset.edge);
+      tell({ kind: "edge", edge: value, source: this.#cards.get(value.source), target: this.#cards.get(value.target) });
+    }
+  }
+
+  #hover(event) {
+    const edge = event.target.closest(".edge");
+    if (!edge || this.#drag) return;
+    const value = this.#edges.get(edge.dataset.edge);
+    if (!value) return;
+    const box = this.getBoundingClientRect();
+    edge.querySelector("title").textContent = ""; // the sparkline says it better
+    this.spark.at(value.id, edgeWords(value).whole, event.clientX - box.left, event.clientY - box.top);
+    this.dispatchEvent(new CustomEvent("spark", { detail: { edge: value.id } }));
+  }
+
+  #grab(event) {
+    const card = event.target.closest(".card");
+    this.#drag = card && event.button === 0 ? { id: card.dataset.card, x: event.clientX, y: event.clientY, moved: false } : null;
+  }
+
+  #pull(event) {
+    const drag = this.#drag;
+    if (!drag || event.buttons === 0) return;
+    const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
+    if (!drag.moved && Math.hypot(dx, dy) < DRAG_STARTS) return;
+    drag.from ??= this.#layout.places[drag.id];
+    drag.moved = true;
+    this.setPointerCapture?.(event.pointerId);
+    const { zoom } = this.viewport;
+    this.#layout.places[drag.id] = [Math.round(drag.from[0] + dx / zoom), Math.round(drag.from[1] + dy / zoom)];
+    this.#reroute(drag.id);
+    this.viewport.touched = true;
+    this.#paint();
+  }
+
+  #drop(event) {
+    const drag = this.#drag;
+    if (!drag?.moved) return;
+    this.releasePointerCapture?.(event.pointerId);
+    if (!this.#layout.pinned.includes(drag.id)) this.#layout.pinned.push(drag.id);
+    this.#paint();
+    this.#keep();
+    setTimeout(() => { this.#drag = null; }); // the click that follows is the end of the drag
+  }
+
+  #unpin(card) {
+    if (!card || !this.#layout) return;
+    this.#layout.pinned = this.#layout.pinned.filter((id) => id !== card.dataset.card);
+    this.#paint();
+    this.#keep();
+  }
+
+  // A moved card may stand in the way of others' arrows, so all that touch it or its box are routed anew.
+  #reroute(id) {
+    const edges = [...this.#edges.values()].filter((edge) => [edge.source, edge.target].includes(id) || this.#crosses(edge, id));
+    Object.assign(this.#layout.routes, routeAround(edges, [...this.#cards.values()], this.#layout.places, this.#islands));
+  }
+
+  #crosses(edge, id) {
+    const points = this.#layout.routes[edge.id]?.points ?? [];
+    const [x, y] = this.#layout.places[id];
+    const near = (low, high, from, to) => Math.min(from, to) <= high + 8 && Math.max(from, to) >= low - 8;
+    return points.slice(1).some((point, index) =>
+      near(x, x + CARD.width, points[index][0], point[0]) && near(y, y + CARD.height, points[index][1], point[1]));
+  }
+}
