@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError
 from flowscope.error import FlowscopeError
 from flowscope.query import request_of
 from model.columns import from_arrow_ipc
+from model.flow_parts import split_aux
 from model.ingest import rows_from_wire
 from model.row import Kind, Rows, empty_rows
 from model.tables import Tables
@@ -49,8 +50,6 @@ OBSERVER: Final = "/observer.Observer/"
 FLOWS: Final = f"{OBSERVER}GetFlows"
 COLUMNS_HEADER: Final = "flowscope-columns"
 """In the response metadata of servers that serve columns too."""
-FLOW_TAG: Final = b"\x0a"
-"""First byte of an answer with a flow: field 1 of GetFlowsResponse, length-delimited."""
 MANY: Final = 5_000
 """Flows from which on columns are faster in all."""
 
@@ -224,6 +223,7 @@ class FlowStream:
             async with aclosing(reading.bodies()) as arrived:
                 async for bodies in arrived:
                     rows = self._column_rows(bodies, tables) if reading.columns else self._wire_rows(bodies, tables)
+                    self._count_lost(rows, tables)
                     flows = take(rows, rows["kind"] == Kind.FLOW)
                     if len(flows):
                         reading.saw(int(flows["ts_ns"].max()))
@@ -239,15 +239,21 @@ class FlowStream:
                 found.append(from_arrow_ipc(answer.batch, tables))
             elif answer.HasField("node_status"):
                 self._note_nodes(answer.node_status)
-        rows = joined(found)
-        for aux in rows["aux"][rows["kind"] == Kind.LOST].tolist():
-            self.lost += flow_pb2.LostEvent.FromString(tables.aux[aux] or b"").num_events_lost
-        return rows
+        return joined(found)
 
     def _wire_rows(self, bodies: list[bytes], tables: Tables) -> Rows:
-        # The first byte is the tag of what the answer holds; flows, nearly all, are not parsed here.
-        self._note_all(parse(observer_pb2.GetFlowsResponse, body) for body in bodies if not body.startswith(FLOW_TAG))
-        return rows_from_wire(bodies, tables)
+        rows = rows_from_wire(bodies, tables)
+        if len(rows) < len(bodies):
+            # What is neither flow nor lost events has no row; a relay sends such a message now and then.
+            for answer in (parse(observer_pb2.GetFlowsResponse, body) for body in bodies):
+                if answer.HasField("node_status"):
+                    self._note_nodes(answer.node_status)
+        return rows
+
+    def _count_lost(self, rows: Rows, tables: Tables) -> None:
+        for aux in rows["aux"][rows["kind"] == Kind.LOST].tolist():
+            event, _ = split_aux(tables.aux[aux] or b"")
+            self.lost += flow_pb2.LostEvent.FromString(event).num_events_lost
 
     def _note_all(self, answers: Iterable[observer_pb2.GetFlowsResponse]) -> None:
         for answer in answers:

@@ -69,6 +69,7 @@ async def test_large_answers_of_our_servers_come_as_columns_and_count_what_was_l
 async def test_any_hubble_server_gives_the_same_tables(tmp_path: Path) -> None:
     async def flows(_request: observer_pb2.GetFlowsRequest, call: Call) -> None:
         lost = observer_pb2.GetFlowsResponse(lost_events=flow_pb2.LostEvent(num_events_lost=3))
+        lost.node_name = "n2"
         status = observer_pb2.GetFlowsResponse()
         status.node_status.state_change = relay_pb2.NODE_UNAVAILABLE
         status.node_status.node_names.extend(["n1", "n2"])
