@@ -18,6 +18,7 @@ from model.row import Kind, Rows
 from model.tables import Tables
 from model.text.parts import FlowStyle, Parts, enum_name, parts_of
 from proto.flow import flow_pb2
+from ui.cards import card_of
 
 HOW: Final = FlowStyle()
 Flow = flow_pb2.Flow
@@ -81,7 +82,9 @@ def _labels(side: str) -> Text:
 
 def _workload(side: str) -> Text:
     def text(flow: Flow, _: Parts) -> str:
-        return ", ".join(f"{one.kind}/{one.name}" for one in getattr(flow, side).workloads)
+        # Only a pod's own node knows its workload; the map's rule gives all nodes the same answer.
+        end = getattr(flow, side)
+        return card_of(end).id if end.pod_name else ""
 
     return text
 
@@ -152,7 +155,7 @@ def _sides() -> list[Column]:
             Column(f"{side}_port", f"{label} port", _port(side), 80, f"{prefix}-port"),
             Column(f"{side}_pod", f"{label} pod", _end(side, "pod_name"), 200),
             Column(f"{side}_namespace", f"{label} namespace", _end(side, "namespace"), 130, f"{prefix}-namespace"),
-            Column(f"{side}_workload", f"{label} workload", _workload(side), 170, f"{prefix}-workload"),
+            Column(f"{side}_workload", f"{label} workload", _workload(side), 170, f"{prefix}-pod"),
             Column(f"{side}_service", f"{label} service", _service(side), 160, f"{prefix}-service"),
             Column(f"{side}_names", f"{label} DNS names", _names(side), 200, f"{prefix}-fqdn"),
             Column(f"{side}_identity", f"{label} identity", _end(side, "identity"), 90, f"{prefix}-identity"),
@@ -170,7 +173,7 @@ _ALL: Final = (
     Column("node", "Node", lambda flow, _: flow.node_name, 130, "node-name"),
     Column("source", "Source", lambda _, parts: parts.source, 330),
     Column("destination", "Destination", lambda _, parts: parts.destination, 330),
-    Column("type", "Type", lambda _, parts: parts.type, 130, "type"),
+    Column("type", "Type", lambda _, parts: parts.type, 155, "type"),
     Column("verdict", "Verdict", lambda flow, _: enum_name(flow_pb2.Verdict, flow.verdict), 130, "verdict"),
     Column("summary", "Summary", lambda _, parts: parts.summary, 280),
     Column("drop_reason", "Drop reason", _drop_reason, 170, "drop-reason-desc"),
@@ -198,4 +201,4 @@ _ALL: Final = (
 )
 
 COLUMNS: Final[dict[str, Column]] = {column.name: column for column in _ALL}
-USUAL: Final = ("time", "source", "destination", "type", "verdict", "summary")
+USUAL: Final = ("time", "verdict", "source", "destination", "type", "summary")

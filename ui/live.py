@@ -194,7 +194,8 @@ class Page:
     async def _send_map(self) -> None:
         picture = self._hub.picture(self._query, self._span(), self._wish.openness, self._wish.base)
         sent, self._sent = self._sent, picture
-        view = ",".join(sorted(name for name, island in picture.islands.items() if island["closed"]))
+        closed = ",".join(sorted(name for name, island in picture.islands.items() if island["closed"]))
+        view = f"tall:{closed}" if self._wish.tall else closed
         message: dict[str, Any] = {"type": "map", "view": view, "live": self._wish.range is None, "gone": {}}
         for part in ("islands", "cards", "edges"):
             old, new = getattr(sent, part), getattr(picture, part)

@@ -27,7 +27,7 @@ CHUNK: Final = 16_384
 
 WORDS: Final[dict[int, str]] = {
     132: "The packet's source address is not the one that its sender was given: it is misconfigured, or spoofing.",
-    133: "No policy allows this connection, and one selects the endpoint, so everything else is refused.",
+    133: "Policies select this endpoint, and none of them allows this connection; all else is refused.",
     136: "The packet is larger than the path allows and must not be fragmented.",
     137: "The protocol above IP is not one that connections can be tracked for.",
     140: "A part of the datapath program is missing: the endpoint was being regenerated, or loading failed.",

@@ -45,6 +45,8 @@ class Wish(BaseModel):
     bar_s: Annotated[int, Field(ge=30, le=3600)] = 300
     """Seconds that the time bar shows."""
     paused: bool = False
+    tall: bool = False
+    """The map has more height than width: another layout."""
     opened: Annotated[list[Group], Field(max_length=2_000)] = []
     closed: Annotated[list[Group], Field(max_length=2_000)] = []
     columns: Annotated[list[str], Field(min_length=1, max_length=60)] = list(USUAL)

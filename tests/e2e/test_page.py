@@ -50,7 +50,7 @@ def test_a_request_s_flows_appear_in_the_table(lab: Lab, page: webdriver.Chrome)
         return {
             row[5]
             for row in table(page)
-            if len(row) == 6 and "cilium-test/client2-" in row[1] and "cilium-test/echo-same-node-" in row[2]
+            if len(row) == 6 and "cilium-test/client2-" in row[2] and "cilium-test/echo-same-node-" in row[3]
         }
 
     wanted = {"TCP Flags: SYN", "TCP Flags: ACK", "TCP Flags: ACK, PSH", "TCP Flags: ACK, FIN"}

@@ -6,6 +6,7 @@ const ROW = 27; // pixels; the same in flowscope.css
 const MOST_ROWS = 20000;
 const SPARE = 8; // rows drawn beyond what is seen
 const NEAR_END = 40;
+const NARROW = 0.64; // of a column on a phone
 
 // The flows, newest on top. Only the rows that are seen exist; older ones are fetched as they are scrolled to.
 //
@@ -189,7 +190,7 @@ export class FlowTable extends HTMLElement {
 
   #header() {
     this.style.setProperty("--columns", this.#columns.map((column, at) => this.#track(column, at)).join(" "));
-    const pixels = this.#columns.reduce((sum, column) => sum + (this.#widths[column.name] ?? column.width), 0);
+    const pixels = this.#columns.reduce((sum, column) => sum + (this.#widths[column.name] ?? column.width * (innerWidth > 720 ? 1 : NARROW)), 0);
     this.style.setProperty("--width", `${pixels}px`);
     this.head.replaceChildren(...this.#columns.map((column, at) => this.#title(column, at)));
   }
@@ -198,6 +199,7 @@ export class FlowTable extends HTMLElement {
   #track(column, at) {
     const chosen = this.#widths[column.name];
     if (chosen) return `${chosen}px`;
+    if (innerWidth <= 720) return `${Math.round(column.width * NARROW)}px`;
     const greedy = column.width >= 280 || at === this.#columns.length - 1;
     return greedy ? `minmax(${column.width}px, ${column.width}fr)` : `${column.width}px`;
   }

@@ -25,7 +25,8 @@ const ELEMENTS = {
 };
 for (const [name, made] of Object.entries(ELEMENTS)) customElements.define(name, made);
 
-const USUAL = ["time", "source", "destination", "type", "verdict", "summary"];
+const USUAL = innerWidth > 720
+  ? ["time", "verdict", "source", "destination", "type", "summary"] : ["time", "verdict", "source_workload", "destination_workload", "summary"];
 const state = new State();
 const live = new Live();
 const one = (selector) => document.querySelector(selector);
@@ -34,10 +35,11 @@ const views = { findings: one("findings-list"), l7: one("requests-view"), dns: o
 let columns = [];
 let relay = null;
 let command = null;
+let wasTall = false;
 
 const wish = () => ({
   filter: state.get("filter"), range: state.get("range"), compare: state.get("compare"), bar_s: state.get("bar_s"), paused: state.get("paused") || Boolean(state.get("sort")),
-  opened: state.get("opened"), closed: state.get("closed"), columns: names(), view: state.get("view"),
+  opened: state.get("opened"), closed: state.get("closed"), columns: names(), view: state.get("view"), tall: map.tall,
 });
 const names = () => (state.get("columns") ?? USUAL).filter((name) => columns.length === 0 || columns.some((column) => column.name === name));
 table.scope = () => ({ ...scope(state), columns: names().join(",") });
@@ -75,6 +77,7 @@ bar.addEventListener("compare", ({ detail }) => state.set({ compare: detail.on ?
 map.addEventListener("toggle", ({ detail: { group, open } }) => toggleIsland(group, open));
 map.addEventListener("spark", ({ detail }) => live.note({ type: "spark", ...detail }));
 map.addEventListener("layout", ({ detail }) => live.note({ type: "layout", ...detail }));
+map.addEventListener("shape", () => map.clientWidth && map.tall !== wasTall && live.tell({ tall: (wasTall = map.tall) }));
 map.addEventListener("choose", ({ detail }) => { state.set({ flow: "" }, { step: false }); panel[detail.kind](detail); });
 for (const element of [table, panel, one("requests-view")]) element.addEventListener("choose", ({ detail }) => state.set({ flow: detail.id }, { step: false }));
 table.addEventListener("sort", ({ detail }) => state.set(detail));

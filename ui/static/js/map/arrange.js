@@ -5,12 +5,13 @@
 import { CARD, LABEL, PADDING, SPACING } from "./sizes.js";
 
 const WORKER = "static/vendor/elkjs-0.12.1/elk-worker.min.js";
+// Beyond these a layered drawing takes seconds, and is a tangle.
 const TOO_MANY_CARDS = 260;
-const TOO_MANY_ARROWS = 900;
+const TOO_MANY_ARROWS = 220;
+const FEW_CARDS = 80;
 
 const LAYERED = {
   "elk.algorithm": "layered",
-  "elk.direction": "RIGHT",
   "elk.hierarchyHandling": "INCLUDE_CHILDREN",
   "elk.edgeRouting": "ORTHOGONAL",
   "elk.json.edgeCoords": "ROOT",
@@ -27,21 +28,23 @@ const LAYERED = {
 const INLINE = { "elk.edgeLabels.inline": "true" }; // the words interrupt the line they belong to
 // Many cards: neatly packed in their islands. Arrows are then drawn straight, and only counted at this size.
 const PACKED = {
-  "elk.algorithm": "rectpacking", "elk.aspectRatio": "1.6", "elk.spacing.nodeNode": "40",
+  "elk.algorithm": "rectpacking", "elk.aspectRatio": "1.6",
   "elk.json.shapeCoords": "ROOT",
 };
 
-let elk = null;
+// Made at once: the worker reads its megabyte while the first flows are on their way.
+const elk = new ELK({ workerUrl: new URL(WORKER, document.baseURI).href });
 
-export async function arrange(cards, edges, islands) {
-  elk ??= new ELK({ workerUrl: new URL(WORKER, document.baseURI).href });
+export async function arrange(cards, edges, islands, tall) {
   const arrows = edges.filter((edge) => edge.source !== edge.target);
   const many = cards.length > TOO_MANY_CARDS || arrows.length > TOO_MANY_ARROWS;
-  const options = many ? PACKED : LAYERED;
+  const layered = { ...LAYERED, "elk.direction": tall ? "DOWN" : "RIGHT" };
+  const packed = { ...PACKED, "elk.spacing.nodeNode": cards.length < FEW_CARDS ? "110" : "40" };
+  const options = many ? packed : layered;
   const done = await elk.layout({
     id: "root",
     layoutOptions: options,
-    children: grouped(cards, islands).map(([group, members]) => island(group, members, many)),
+    children: grouped(cards, islands).map(([group, members]) => island(group, members, many ? null : layered)),
     edges: many ? [] : arrows.map((edge) => ({
       id: edge.id, sources: [edge.source], targets: [edge.target],
       labels: [{ id: `label:${edge.id}`, text: " ", width: LABEL.width, height: LABEL.height, layoutOptions: INLINE }],
@@ -72,16 +75,14 @@ function grouped(cards, islands) {
   return [...found];
 }
 
-function island(group, members, many) {
+function island(group, members, layered) {
   const nodes = members.map((card) => ({ id: card.id, ...CARD }));
   if (nodes.length === 1 && nodes[0].id === group) return nodes[0];
   const { top, side } = PADDING;
   const padding = `[top=${top},left=${side},bottom=${side},right=${side}]`;
   return {
     id: `box:${group}`, children: nodes,
-    layoutOptions: many
-      ? { ...PACKED, "elk.spacing.nodeNode": "18", "elk.padding": padding }
-      : { ...LAYERED, "elk.padding": padding },
+    layoutOptions: layered ? { ...layered, "elk.padding": padding } : { ...PACKED, "elk.spacing.nodeNode": "18", "elk.padding": padding },
   };
 }
 

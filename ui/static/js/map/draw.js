@@ -26,9 +26,10 @@ export class CardShape {
     this.group.dataset.kind = card.kind;
     this.group.dataset.change = card.change ?? "";
     this.icon.setAttribute("d", iconPath(card.icon));
-    this.name.textContent = shorten(card.name, 23);
+    this.name.textContent = shorten(card.name, 19);
+    this.name.style.setProperty("--far-size", `${Math.min(19, 255 / Math.min(card.name.length, 19)).toFixed(1)}px`);
     const told = card.kind === "island" ? `${card.members ?? ""} workloads, closed` : card.labels.join("  ") || card.kind;
-    this.sub.textContent = shorten(told, 27);
+    this.sub.textContent = shorten(told, 25);
     const lines = [card.name, card.kind, ...card.labels, ...card.ports.map(portWords)];
     this.title.textContent = lines.filter(Boolean).join("\n");
     this.group.setAttribute("aria-label", `${card.kind} ${card.name}, ports ${card.ports.map(portWords).join(", ") || "none"}`);
@@ -63,7 +64,8 @@ export class EdgeShape {
     this.second = text("", { y: 11, class: "second" });
     this.plate = svg("rect", { class: "plate", rx: 5 });
     this.lock = svg("path", { class: "lock", d: PADLOCK });
-    this.label = svg("g", { class: "label" }, this.plate, this.first, this.second, this.lock);
+    this.brief = text("", { class: "brief", y: 6 });
+    this.label = svg("g", { class: "label" }, this.plate, this.first, this.second, this.lock, this.brief);
     this.group = svg("g", { class: "edge", tabindex: "0", role: "button", "data-edge": edge.id }, this.title, this.hit, this.line, this.head, this.label);
   }
 
@@ -77,11 +79,12 @@ export class EdgeShape {
     const words = edgeWords(edge);
     this.first.textContent = words.first;
     this.second.textContent = words.second;
+    this.brief.textContent = words.brief;
     this.group.setAttribute("aria-label", words.whole);
     this.title.textContent = words.whole;
     const height = words.second ? LABEL.height - 2 : 18;
     this.first.setAttribute("y", words.second ? -3 : 4);
-    const width = Math.min(Math.max(words.first.length, words.second.length) * 5.9 + (edge.encrypted ? 26 : 12), LABEL.width + 8);
+    const width = Math.min(Math.max(words.first.length, words.second.length) * 6.1 + (edge.encrypted ? 26 : 12), LABEL.width + 4);
     for (const [key, value] of Object.entries({ x: -width / 2, y: words.second ? -16 : -9, width, height })) this.plate.setAttribute(key, value);
     this.lock.setAttribute("transform", `translate(${width / 2 - 10} ${words.second ? -7 : -2})`);
     this.lock.style.display = edge.encrypted ? "" : "none";
@@ -111,7 +114,7 @@ export class IslandShape {
   }
 
   show(island, box) {
-    this.name.textContent = `▾ ${shorten(island.name, 40)}  ${island.cards}`;
+    this.name.textContent = `▾ ${shorten(island.name, Math.max(Math.floor((box.right - box.left) / 12) - 3, 6))} ${island.cards}`;
     this.group.setAttribute("aria-label", `${island.kind} ${island.name}, ${island.cards} cards; Enter closes it`);
     this.group.dataset.kind = island.kind;
     for (const [key, value] of Object.entries({ x: box.left, y: box.top, width: box.right - box.left, height: box.bottom - box.top })) {
@@ -130,7 +133,7 @@ export function edgeWords(edge) {
   const more = edge.ports.length > 1 ? ` +${edge.ports.length - 1}` : "";
   const notes = [];
   if (edge.drop) notes.push(`${markOf("DROPPED")} ${percent(edge.drop)} dropped`);
-  if (edge.bad) notes.push(`${percent(edge.bad)} errors`);
+  if (edge.bad) notes.push(`${percent(edge.bad)} err`);
   if (edge.p99) notes.push(edge.drop || edge.bad ? `p99 ${milliseconds(edge.p99)}` : `${milliseconds(edge.p50)} / ${milliseconds(edge.p99)}`);
   const flows = edge.change === "gone" ? "gone" : rate(edge.rate);
   const change = { new: "new: ", changed: `${rate(edge.before?.rate ?? 0)} → ` }[edge.change] ?? "";
@@ -138,7 +141,8 @@ export function edgeWords(edge) {
   const latency = edge.p99 ? [`latency p50 ${milliseconds(edge.p50)}, p99 ${milliseconds(edge.p99)}`] : [];
   const whole = [`${edge.source} → ${edge.target}: ${rate(edge.rate)} flows, ${edge.verdict.toLowerCase()}`, ...ports, ...latency,
     ...(edge.bad ? [`${percent(edge.bad)} of answers are errors`] : []), ...(edge.encrypted ? ["encrypted"] : [])].join("\n");
-  return { first: shorten(`${spoken}${more} · ${change}${flows}`, 24), second: shorten(notes.slice(0, 2).join(" · "), 24), whole };
+  const brief = edge.drop ? `✕ ${percent(edge.drop)}` : edge.change === "gone" ? "gone" : edge.change === "new" ? `new ${flows}` : rate(edge.rate);
+  return { brief, first: shorten(`${spoken}${more} · ${change}${flows}`, 24), second: shorten(notes.slice(0, 2).join(" · "), 24), whole };
 }
 
 function text(words, attributes) {

@@ -8,7 +8,7 @@ import { Spark } from "./spark.js";
 import { Viewport } from "./viewport.js";
 
 const SETTLE_MS = 6000; // a layout so young may still be made anew: nobody has got used to it
-const MANY_ARROWS = 1500; // more are drawn as one line per verdict
+const MANY_ARROWS = 220; // more are drawn as one line per verdict; those of one card stand out when it is pointed at
 const DRAG_STARTS = 5;
 
 // Cards and arrows. The server says what is on the map and keeps where it stands; ELK makes the first layout, new cards
@@ -28,6 +28,7 @@ export class ServiceMap extends HTMLElement {
   #busy = false;
   #drag = null;
   #hasDrawn = false;
+  #focus = null;
 
   connectedCallback() {
     this.drawing = this.querySelector("svg");
@@ -36,7 +37,12 @@ export class ServiceMap extends HTMLElement {
     this.viewport = new Viewport(this.querySelector(".port"), this.drawing);
     this.spark = new Spark(this.querySelector(".port"));
     this.#listen();
-    new ResizeObserver(() => !this.viewport.touched && this.fit()).observe(this);
+    new ResizeObserver(() => this.#resized()).observe(this);
+  }
+
+  // More height than width: then the layout goes downward.
+  get tall() {
+    return this.clientWidth > 0 && this.clientHeight > this.clientWidth * 1.2;
   }
 
   // message: what changed, see ui/live.py.
@@ -97,6 +103,11 @@ export class ServiceMap extends HTMLElement {
     await this.#draw();
   }
 
+  #resized() {
+    if (!this.viewport.touched) this.fit();
+    this.dispatchEvent(new CustomEvent("shape"));
+  }
+
   #take(layout) {
     this.#layout = { places: layout.places, routes: layout.routes, pinned: layout.pinned };
     this.#bornAt ||= performance.now() - SETTLE_MS;
@@ -124,9 +135,11 @@ export class ServiceMap extends HTMLElement {
     const missing = !this.#layout || cards.some((card) => !this.#layout.places[card.id]);
     const young = performance.now() - this.#bornAt < SETTLE_MS && !this.#layout?.pinned.length;
     const routeless = () => edges.filter((edge) => edge.source !== edge.target && !this.#layout.routes[edge.id]);
-    if (!this.#layout || (young && (missing || routeless().length))) {
+    // Most of what is here was never placed: what is stored is a corner of the map, seen through a filter.
+    const corner = !this.#layout?.pinned.length && cards.filter((card) => !this.#layout?.places[card.id]).length * 2 > cards.length;
+    if (!this.#layout || corner || (young && (missing || routeless().length))) {
       const view = this.#view;
-      const made = await arrange(cards, edges, this.#islands);
+      const made = await arrange(cards, edges, this.#islands, this.#view.startsWith("tall:"));
       if (view !== this.#view) return;
       this.#layout = made;
       this.#bornAt ||= performance.now();
@@ -167,12 +180,14 @@ export class ServiceMap extends HTMLElement {
     const routes = this.#layout?.routes ?? {};
     const edges = [...this.#edges.values()].filter((edge) => routes[edge.id] && places[edge.source] && places[edge.target]);
     const bulk = edges.length > MANY_ARROWS;
-    this.#sync("edges", bulk ? [] : edges, (edge) => new EdgeShape(edge), (made, edge) => {
+    const standOut = bulk ? edges.filter((edge) => [edge.source, edge.target].includes(this.#focus)).slice(0, MANY_ARROWS) : edges;
+    this.#sync("edges", standOut, (edge) => new EdgeShape(edge), (made, edge) => {
       made.show(edge);
       made.move(routes[edge.id]);
     });
     const lines = {};
     for (const edge of bulk ? edges : []) lines[edge.verdict] = `${lines[edge.verdict] ?? ""}M${routes[edge.id].points.join("L")}`;
+    this.#layers.bulk.style.opacity = String(Math.max(0.12, Math.min(0.6, 400 / (edges.length || 1))));
     for (const path of this.#layers.bulk.children) path.setAttribute("d", lines[path.dataset.verdict] ?? "");
   }
 
@@ -220,6 +235,7 @@ export class ServiceMap extends HTMLElement {
     layer.addEventListener("click", (event) => this.#choose(event.target));
     layer.addEventListener("keydown", (event) => event.key === "Enter" && this.#choose(event.target));
     layer.addEventListener("pointerover", (event) => this.#hover(event));
+    for (const name of ["pointerover", "focusin"]) layer.addEventListener(name, (event) => this.#look(event.target.closest(".card")?.dataset.card));
     layer.addEventListener("pointerout", (event) => event.target.closest(".edge") && this.spark.hide());
     layer.addEventListener("dblclick", (event) => this.#unpin(event.target.closest(".card")));
   }
@@ -237,6 +253,13 @@ export class ServiceMap extends HTMLElement {
       const value = this.#edges.get(edge.dataset.edge);
       tell({ kind: "edge", edge: value, source: this.#cards.get(value.source), target: this.#cards.get(value.target) });
     }
+  }
+
+  // Among very many arrows, those of the card that is looked at are drawn one by one.
+  #look(card) {
+    if (!card || card === this.#focus) return;
+    this.#focus = card;
+    if (this.#edges.size > MANY_ARROWS) this.#paintEdges(this.#layout?.places ?? {});
   }
 
   #hover(event) {

@@ -1,7 +1,8 @@
 // Moving and zooming the map: wheel, drag, two fingers, keys. Only a transform changes, so the browser moves pixels.
 const ZOOM = { least: 0.04, most: 2.5 };
 const TOOLS = 40; // pixels that the buttons take at the top
-export const OVERVIEW = 0.42; // below this, words are too small to read and are left out
+const OVERVIEW = 0.36; // below this, words on arrows are left out
+const FAR = 0.72; // below this, they are few and large
 
 export class Viewport {
   #at = { x: 0, y: 0, zoom: 1 };
@@ -57,6 +58,7 @@ export class Viewport {
       const { x, y, zoom } = this.#at;
       this.layer.style.transform = `translate(${x}px, ${y}px) scale(${zoom})`;
       this.element.classList.toggle("overview", zoom < OVERVIEW);
+      this.element.classList.toggle("far", zoom < FAR);
     });
   }
 
