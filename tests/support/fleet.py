@@ -32,6 +32,7 @@ NO_BACKEND: Final = 158
 TO_ENDPOINT: Final = 101
 HTTP: Final = 1
 DNS: Final = 2
+EVIL: Final = "<img src=x onerror='window.pwned=1'><script>window.pwned=1</script>\"'`${window.pwned=1}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +85,18 @@ KINDS: Final = {"data": "StatefulSet", "kube-system": "Deployment"}
 class Fleet:
     """Services, the arrows between them, and rows of their traffic in `tables`."""
 
-    def __init__(self, tables: Tables, names: Sequence[str], arrows: Sequence[Arrow], *, nodes: int = 3) -> None:
+    def __init__(
+        self, tables: Tables, names: Sequence[str], arrows: Sequence[Arrow], *, nodes: int = 3, evil: str = ""
+    ) -> None:
+        """`evil` is added to every text that is not a name already."""
+        self._evil = evil
         self._tables = tables
         self._random = np.random.default_rng(7)
         self._ends = np.array([self._end(name) for name in names], np.uint32)
         self._names = np.array([self._dns_names(name) for name in names], np.uint32)
         self._nodes = np.array(
             [
-                tables.nodes.intern(Node(f"node-{n + 1}", (f"zone={'abc'[n % 3]}",), 0xF1EE7 << 40 | n))
+                tables.nodes.intern(Node(f"node-{n + 1}{evil}", (f"zone={'abc'[n % 3]}",), 0xF1EE7 << 40 | n))
                 for n in range(nodes)
             ],
             np.uint32,
@@ -111,10 +116,19 @@ class Fleet:
         names = list(dict.fromkeys(name for arrow in ARROWS for name in arrow[:2]))
         number = {name: index for index, name in enumerate(names)}
         arrows = [
-            Arrow(number[source], number[target], port, share, **more)
-            for source, target, port, share, more in ARROWS
+            Arrow(number[source], number[target], port, share, **more) for source, target, port, share, more in ARROWS
         ]
         return cls(tables, names, arrows)
+
+    @classmethod
+    def hostile(cls, tables: Tables) -> Fleet:
+        """Script, markup and odd characters wherever a name or a path may stand."""
+        names = [f"{EVIL}|web{EVIL}", "shop|\u202eevil\x00\n\x1b[31m", f"world:{EVIL}.example", "shop|" + "x" * 3000]
+        arrows = [
+            Arrow(0, 1, 8080, 3.0, l7=HTTP, errors=0.2), Arrow(1, 3, 53, 1.0, l4=L4.UDP, l7=DNS, errors=0.9),
+            Arrow(1, 0, 443, 1.0, dropped=0.8), Arrow(0, 2, 443, 1.0),
+        ]  # fmt: skip
+        return cls(tables, names, arrows, evil=EVIL)
 
     @classmethod
     def large(cls, tables: Tables, services: int, edges: int, seed: int = 1) -> Fleet:
@@ -188,12 +202,12 @@ class Fleet:
 
     def _end(self, name: str) -> int:
         endpoint = flow_pb2.Endpoint()
-        namespace, slash, workload = name.partition("/")
+        namespace, slash, workload = name.partition("|" if self._evil else "/")
         if slash:
             endpoint.namespace, endpoint.pod_name = namespace, f"{workload}-6f7c9d8b5-{abs(hash(name)) % 90000 + 10000}"
             endpoint.identity, endpoint.cluster_name = 1000 + len(self._tables.endpoints), "default"
             endpoint.labels.extend(
-                [f"k8s:app={workload}", f"k8s:io.kubernetes.pod.namespace={namespace}", "k8s:tier=demo"]
+                [f"k8s:app={workload}", f"k8s:io.kubernetes.pod.namespace={namespace}", f"k8s:tier=demo{self._evil}"]
             )
             endpoint.workloads.add(name=workload, kind=KINDS.get(namespace, "Deployment"))
         else:
@@ -213,11 +227,13 @@ class Fleet:
             flow.l7.latency_ns = int(arrow.latency_ms * 1e6 * random.lognormal(0, 0.7))
             bad = random.random() < arrow.errors
             if arrow.l7 == HTTP:
-                flow.l7.http.method = "GET" if random.random() < 0.8 else "POST"
-                flow.l7.http.url = f"http://svc:8080{ROUTES[int(random.integers(0, len(ROUTES)))]}"
+                flow.l7.http.method = ("GET" if random.random() < 0.8 else "POST") + self._evil
+                flow.l7.http.url = f"http://svc:8080{ROUTES[int(random.integers(0, len(ROUTES)))]}{self._evil}"
                 flow.l7.http.code, flow.l7.http.protocol = (503 if bad else 200), "HTTP/1.1"
             else:
-                flow.l7.dns.query = "payments.shop.svc.cluster.local." if bad else "postgres.data.svc.cluster.local."
+                flow.l7.dns.query = (
+                    f"payments{self._evil}.shop.svc.cluster.local." if bad else "postgres.data.svc.cluster.local."
+                )
                 flow.l7.dns.rcode, flow.l7.dns.observation_source = (3 if bad else 0), "proxy"
             found.append(self._tables.aux.intern(flow.SerializeToString(deterministic=True)))
         return found
@@ -239,13 +255,16 @@ async def talk(hub: Hub, fleet: Fleet, per_second: int, stop: asyncio.Event, his
             now = until
 
 
-async def serve(listen: str, services: int, edges: int, per_second: int, history_s: float, flows: int) -> None:
+async def serve(
+    listen: str, hostile: bool, services: int, edges: int, per_second: int, history_s: float, flows: int
+) -> None:
     """The dashboard over a fleet, until it is killed."""
     from ui import main
 
     async def instead_of_a_relay(channel: object, hub: Hub, history: int) -> None:
         tables = hub.ring.tables
         fleet = Fleet.large(tables, services, edges) if services else Fleet.shop(tables)
+        fleet = Fleet.hostile(tables) if hostile else fleet
         await talk(hub, fleet, per_second, asyncio.Event(), history_s)
 
     setattr(main, "follow", instead_of_a_relay)  # noqa: B010 - the module does not offer its name
@@ -260,5 +279,8 @@ if __name__ == "__main__":
     words.add_argument("--per-second", type=int, default=300)
     words.add_argument("--history-s", type=float, default=240)
     words.add_argument("--flows", type=int, default=262_143)
+    words.add_argument("--hostile", action="store_true", help="script in every name")
     given = words.parse_args()
-    asyncio.run(serve(given.listen, given.services, given.edges, given.per_second, given.history_s, given.flows))
+    asyncio.run(
+        serve(given.listen, given.hostile, given.services, given.edges, given.per_second, given.history_s, given.flows)
+    )

@@ -49,6 +49,7 @@ live.addEventListener("hello", ({ detail }) => {
   const first = columns.length === 0;
   columns = detail.columns;
   if (first) showColumns();
+  if (first && state.get("sort")) sorted();
 });
 live.addEventListener("opened", ({ detail }) => {
   map.reset();
