@@ -29,6 +29,8 @@ from ui.rollup import NS, Rollup
 MAP_EVERY_S: Final = 1.0
 MOST_ROLLUPS: Final = 12
 MOST_PICTURES: Final = 24
+UNUSED_S: Final = 60.0
+"""How long a filter that no page uses any more is counted for one that may come back."""
 MOST_QUERIES: Final = 64
 EVERYTHING: Final = Query("")
 
@@ -76,6 +78,7 @@ class Hub:
         self._pictures: OrderedDict[object, tuple[float, Picture]] = OrderedDict()
         self._queries: dict[str, Query] = {}
         self._uncounted = 0
+        self.rollup()  # all flows are counted from the start, so that the first page has a past to look at
 
     async def add(self, rows: Rows) -> None:
         """Keep rows that point into `ring.tables`, and wake the pages."""
@@ -102,8 +105,12 @@ class Hub:
     def catch_up(self) -> None:
         """Count what came in, for every filter in use."""
         self._uncounted = 0
-        for counted in self._counted.values():
-            counted.rollup.catch_up()
+        late = time.monotonic() - UNUSED_S
+        for text, counted in list(self._counted.items()):
+            if text and counted.used_at < late:
+                del self._counted[text]
+            else:
+                counted.rollup.catch_up()
 
     def rollup(self, query: Query = EVERYTHING) -> Rollup:
         """The counts of a filter, up to date."""
@@ -157,9 +164,9 @@ class Hub:
         return draw(totals, self.cards, openness, max(span[1] - span[0], 1), min(span[1], self.now_s()))
 
     def _count_nodes(self, rows: Rows) -> None:
-        nodes, counts = np.unique(rows["node"], return_counts=True)
+        counts = np.bincount(rows["node"][rows["kind"] == Kind.FLOW])
         newest = int(rows["ts_ns"].max(initial=0))
-        for index, count in zip(nodes.tolist(), counts.tolist(), strict=True):
+        for index, count in zip(np.flatnonzero(counts).tolist(), counts[counts > 0].tolist(), strict=True):
             node = self.ring.tables.nodes[index]
             if node is not None:
                 facts = self.nodes.setdefault(node.name, NodeFacts("connected"))
@@ -170,7 +177,7 @@ class Hub:
             self.lost_events += event.num_events_lost
             node = self.ring.tables.nodes[int(rows["node"][index])]
             if node is not None:
-                self.nodes[node.name].lost += event.num_events_lost
+                self.nodes.setdefault(node.name, NodeFacts("connected")).lost += event.num_events_lost
 
 
 __all__ = ["EVERYTHING", "MAP_EVERY_S", "NS", "Hub", "NodeFacts", "Seconds"]

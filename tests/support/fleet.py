@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from model.columns import from_arrow_ipc, to_arrow_ipc
 from model.row import L4, Bit, Reply, Rows, TcpFlag, empty_rows
 from model.tables import Node, Tables
 from proto.flow import flow_pb2
@@ -90,6 +91,7 @@ class Fleet:
     ) -> None:
         """`evil` is added to every text that is not a name already."""
         self._evil = evil
+        self.names = list(names)
         self._tables = tables
         self._random = np.random.default_rng(7)
         self._ends = np.array([self._end(name) for name in names], np.uint32)
@@ -119,6 +121,11 @@ class Fleet:
             Arrow(number[source], number[target], port, share, **more) for source, target, port, share, more in ARROWS
         ]
         return cls(tables, names, arrows)
+
+    @classmethod
+    def like(cls, other: Fleet, tables: Tables) -> Fleet:
+        """The same services and arrows in other tables."""
+        return cls(tables, other.names, other._arrows, nodes=len(other._nodes), evil=other._evil)
 
     @classmethod
     def hostile(cls, tables: Tables) -> Fleet:
@@ -255,8 +262,25 @@ async def talk(hub: Hub, fleet: Fleet, per_second: int, stop: asyncio.Event, his
             now = until
 
 
+async def replay(hub: Hub, fleet: Fleet, per_second: int, lap_s: float = 2.0, batch_s: float = 0.1) -> None:
+    """Feed `hub` as feed.py does, with Arrow batches made before: what a measurement sees is the dashboard alone."""
+    tables = Tables()
+    other = Fleet.like(fleet, tables)
+    count = round(per_second * batch_s)
+    span = round(batch_s * NS)
+    batches = [to_arrow_ipc(other.rows(count, 0, span), tables) for _ in range(round(lap_s / batch_s))]
+    await hub.set_relay(True, "live")
+    begin, number = time.monotonic(), 0
+    while True:
+        rows = from_arrow_ipc(batches[number % len(batches)], hub.ring.tables)
+        rows["ts_ns"] += time.time_ns() - span
+        await hub.add(rows)
+        number += 1
+        await asyncio.sleep(max(begin + number * batch_s - time.monotonic(), 0))
+
+
 async def serve(
-    listen: str, hostile: bool, services: int, edges: int, per_second: int, history_s: float, flows: int
+    listen: str, encoded: bool, hostile: bool, services: int, edges: int, per_second: int, history_s: float, flows: int
 ) -> None:
     """The dashboard over a fleet, until it is killed."""
     from ui import main
@@ -265,6 +289,8 @@ async def serve(
         tables = hub.ring.tables
         fleet = Fleet.large(tables, services, edges) if services else Fleet.shop(tables)
         fleet = Fleet.hostile(tables) if hostile else fleet
+        if encoded:
+            await replay(hub, fleet, per_second)
         await talk(hub, fleet, per_second, asyncio.Event(), history_s)
 
     setattr(main, "follow", instead_of_a_relay)  # noqa: B010 - the module does not offer its name
@@ -280,7 +306,17 @@ if __name__ == "__main__":
     words.add_argument("--history-s", type=float, default=240)
     words.add_argument("--flows", type=int, default=262_143)
     words.add_argument("--hostile", action="store_true", help="script in every name")
+    words.add_argument("--encoded", action="store_true", help="feed batches made before, as a relay sends them")
     given = words.parse_args()
     asyncio.run(
-        serve(given.listen, given.hostile, given.services, given.edges, given.per_second, given.history_s, given.flows)
+        serve(
+            given.listen,
+            given.encoded,
+            given.hostile,
+            given.services,
+            given.edges,
+            given.per_second,
+            given.history_s,
+            given.flows,
+        )
     )
