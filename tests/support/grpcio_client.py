@@ -67,7 +67,7 @@ class Account:
 
 
 def check(messages: Iterable[bytes], wanted: int) -> Account:
-    """Read `wanted` flows, or up to the end of the stream."""
+    """Read until `wanted` flows have come or were reported lost, or up to the end of the stream."""
     account = Account()
     begun = time.monotonic()
     uuids: list[bytes] = []
@@ -76,13 +76,13 @@ def check(messages: Iterable[bytes], wanted: int) -> Account:
         at = body.find(UUID_TAG) + len(UUID_TAG)
         if at < len(UUID_TAG):
             account.other(body)
-            continue
-        uuids.append(body[at : at + UUID_CHARS])
-        if len(uuids) == CHECKED_AT_ONCE or account.flows + len(uuids) == wanted:
+        else:
+            uuids.append(body[at : at + UUID_CHARS])
+        if len(uuids) == CHECKED_AT_ONCE:
             account.take(b"".join(uuids))
             uuids.clear()
-            if account.flows == wanted:
-                break
+        if account.flows + len(uuids) + account.lost >= wanted:
+            break
     if uuids:
         account.take(b"".join(uuids))
     account.seconds = time.monotonic() - begun

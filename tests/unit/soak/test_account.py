@@ -34,5 +34,11 @@ def test_skipped_swapped_and_doubled_flows_are_counted_also_between_checks() -> 
 def test_lost_events_and_other_messages_are_no_flows() -> None:
     lost = observer_pb2.GetFlowsResponse(lost_events=flow_pb2.LostEvent(num_events_lost=5))
     other = observer_pb2.GetFlowsResponse(node_name="n1")
-    account = check([*flows([1]), lost.SerializeToString(), other.SerializeToString(), *flows([2])], 2)
+    account = check([*flows([1]), lost.SerializeToString(), other.SerializeToString(), *flows([2])], 7)
     assert (account.flows, account.gaps, account.lost, account.others) == (2, 0, 5, 1)
+
+
+def test_what_was_reported_lost_is_not_waited_for() -> None:
+    lost = observer_pb2.GetFlowsResponse(lost_events=flow_pb2.LostEvent(num_events_lost=5))
+    account = check([*flows([1]), lost.SerializeToString(), *flows([2])], 6)
+    assert (account.flows, account.lost) == (1, 5)
