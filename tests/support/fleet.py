@@ -31,6 +31,7 @@ NS: Final = 1_000_000_000
 POLICY_DENIED: Final = 133
 NO_BACKEND: Final = 158
 TO_ENDPOINT: Final = 101
+MINUTE_S: Final = 60.0
 HTTP: Final = 1
 DNS: Final = 2
 EVIL: Final = "<img src=x onerror='window.pwned=1'><script>window.pwned=1</script>\"'`${window.pwned=1}"
@@ -54,6 +55,8 @@ class Arrow:
     errors: float = 0.0
     """Share of answers that are errors."""
     latency_ms: float = 4.0
+    before: float | None = None
+    """Another share until a minute before the start: something to compare."""
 
 
 ARROWS: Final[tuple[tuple[str, str, int, float, dict[str, Any]], ...]] = (
@@ -61,7 +64,7 @@ ARROWS: Final[tuple[tuple[str, str, int, float, dict[str, Any]], ...]] = (
     ("web/ingress-nginx", "shop/frontend", 8080, 8, {"latency_ms": 18, "l7": HTTP, "errors": 0.02}),
     ("shop/frontend", "shop/cart", 8080, 5, {"latency_ms": 6, "l7": HTTP}),
     ("shop/frontend", "shop/catalog", 8080, 6, {"latency_ms": 9, "l7": HTTP}),
-    ("shop/frontend", "shop/recommendation", 8080, 2, {"latency_ms": 55, "l7": HTTP, "errors": 0.08}),
+    ("shop/frontend", "shop/recommendation", 8080, 2, {"before": 0.3, "latency_ms": 55, "l7": HTTP, "errors": 0.08}),
     ("shop/frontend", "shop/checkout", 8080, 2, {"latency_ms": 14, "l7": HTTP}),
     ("shop/checkout", "shop/payment", 9090, 2, {"encrypted": True}),
     ("shop/checkout", "data/kafka", 9092, 2, {}),
@@ -74,10 +77,11 @@ ARROWS: Final[tuple[tuple[str, str, int, float, dict[str, Any]], ...]] = (
     ("monitoring/grafana", "monitoring/prometheus", 9090, 0.8, {}),
     ("shop/frontend", "kube-system/coredns", 53, 2, {"l4": L4.UDP, "l7": DNS}),
     ("shop/checkout", "kube-system/coredns", 53, 1, {"l4": L4.UDP, "l7": DNS, "errors": 0.9}),
-    ("shop/payment", "world:api.payments.example", 443, 1.5, {}),
+    ("shop/payment", "world:api.payments.example", 443, 1.5, {"before": 0.0}),
     ("kube-system/coredns", "world:dns.example", 53, 1, {"l4": L4.UDP}),
     ("shop/recommendation", "world:models.example", 443, 0.5, {"dropped": 0.15, "reason": NO_BACKEND}),
     ("host", "shop/frontend", 8080, 0.5, {}),
+    ("shop/cart", "data/postgres", 5432, 0, {"before": 1.5}),
 )
 ROUTES: Final = ("/", "/api/cart/42", "/api/products?page=2", "/api/checkout", "/static/app.js", "/healthz")
 KINDS: Final = {"data": "StatefulSet", "kube-system": "Deployment"}
@@ -106,6 +110,8 @@ class Fleet:
         self._arrows = list(arrows)
         shares = np.array([arrow.share for arrow in arrows])
         self._shares = shares / shares.sum()
+        before = np.array([arrow.share if arrow.before is None else arrow.before for arrow in arrows])
+        self._before = before / before.sum()
         self._columns = {
             name: np.array([getattr(arrow, name) for arrow in arrows])
             for name in ("source", "target", "port", "l4", "l7", "dropped", "reason", "audited", "encrypted")
@@ -152,11 +158,11 @@ class Fleet:
         ]
         return cls(tables, names, arrows, nodes=50)
 
-    def rows(self, count: int, start_ns: int, stop_ns: int) -> Rows:
+    def rows(self, count: int, start_ns: int, stop_ns: int, *, before: bool = False) -> Rows:
         """`count` flows spread evenly over a span."""
         random, columns = self._random, self._columns
         rows = empty_rows(count)
-        which = random.choice(len(self._arrows), count, p=self._shares)
+        which = random.choice(len(self._arrows), count, p=self._before if before else self._shares)
         rows["ts_ns"] = np.linspace(start_ns, stop_ns, count, endpoint=False).astype(np.int64)
         rows["node"] = self._nodes[columns["target"][which] % len(self._nodes)]
         rows["seq"] = np.arange(self._seq, self._seq + count)
@@ -252,7 +258,12 @@ async def talk(hub: Hub, fleet: Fleet, per_second: int, stop: asyncio.Event, his
     await hub.set_relay(True, "live")
     await hub.set_nodes([node.name for node in hub.ring.tables.nodes.values if node], "connected")
     if history_s:
-        await hub.add(fleet.rows(round(per_second * history_s), now - round(history_s * NS), now))
+        recent = min(history_s, MINUTE_S)
+        turn = now - round(recent * NS)
+        await hub.add(
+            fleet.rows(round(per_second * (history_s - recent)), now - round(history_s * NS), turn, before=True)
+        )
+        await hub.add(fleet.rows(round(per_second * recent), turn, now))
     while not stop.is_set():
         await asyncio.sleep(0.1)
         until = time.time_ns()

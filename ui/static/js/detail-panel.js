@@ -1,7 +1,7 @@
 import { ask } from "./api.js";
 import { copy, html } from "./dom.js";
 import { edgeWords, portWords } from "./map/draw.js";
-import { clock, milliseconds, percent, rate } from "./numbers.js";
+import { clock, count, milliseconds, percent, rate } from "./numbers.js";
 import { sequence } from "./sequence.js";
 import { markOf } from "./verdicts.js";
 
@@ -43,6 +43,8 @@ export class DetailPanel extends HTMLElement {
       html("dl", {}, ...pairs([["Kind", card.kind], ["Group", card.group.replace(/^ns\//, "namespace ")], ["Labels", card.labels.join(", ")],
         ["Ports", card.ports.map(portWords).join(", ")]])),
       words && this.#narrowing("Show only its flows", words),
+      this.#counted("Requests it answers", `${cardFilter(card, "from")} --type l7 --protocol http`, "http_method,http_url,http_status"),
+      this.#counted("Names it asks for", `${cardFilter(card, "to")} --type l7 --protocol dns`, "dns_query,dns_rcode"),
       html("h3", {}, `Asked by ${callers.length}`), html("ul", {}, ...callers.slice(0, 40).map((edge) => told(edge, edge.source))),
       html("h3", {}, `Asks ${called.length}`), html("ul", {}, ...called.slice(0, 40).map((edge) => told(edge, edge.target))),
     ]);
@@ -97,6 +99,17 @@ export class DetailPanel extends HTMLElement {
     const button = html("button", { type: "button", class: "small" }, "Copy JSON");
     button.addEventListener("click", () => copy(button, text));
     return html("details", {}, html("summary", {}, "JSON"), button, html("pre", {}, text));
+  }
+
+  // What a card does at layer 7, counted by the server; nothing where nothing is known.
+  #counted(title, filter, by) {
+    const box = html("section", { hidden: true }, html("h3", {}, title));
+    if (!filter.startsWith("--")) return null;
+    ask("groups", { filter, by }).then(({ groups }) => {
+      box.append(html("ul", {}, ...groups.slice(0, 10).map(([flows, , ...cells]) => html("li", {}, html("b", {}, cells.join("  ")), ` ${count(flows)}×`))));
+      box.hidden = groups.length === 0;
+    }, () => {});
+    return box;
   }
 
   #narrowing(title, words) {

@@ -27,7 +27,10 @@ export class CardShape {
     this.group.dataset.change = card.change ?? "";
     this.icon.setAttribute("d", iconPath(card.icon));
     this.name.textContent = shorten(card.name, 19);
-    this.name.style.setProperty("--far-size", `${Math.min(19, 255 / Math.min(card.name.length, 19)).toFixed(1)}px`);
+    // From afar a name fills its card: a bold letter is about two thirds as wide as it is high.
+    const fits = (CARD.width - 16) / 0.66 / Math.min(card.name.length, 19);
+    this.name.style.setProperty("--far-size", `${Math.min(20, fits).toFixed(1)}px`);
+    this.name.style.setProperty("--overview-size", `${Math.min(28, fits).toFixed(1)}px`);
     const told = card.kind === "island" ? `${card.members ?? ""} workloads, closed` : card.labels.join("  ") || card.kind;
     this.sub.textContent = shorten(told, 25);
     const lines = [card.name, card.kind, ...card.labels, ...card.ports.map(portWords)];
@@ -84,9 +87,10 @@ export class EdgeShape {
     this.title.textContent = words.whole;
     const height = words.second ? LABEL.height - 2 : 18;
     this.first.setAttribute("y", words.second ? -3 : 4);
-    const width = Math.min(Math.max(words.first.length, words.second.length) * 6.1 + (edge.encrypted ? 26 : 12), LABEL.width + 4);
+    const width = Math.min(Math.max(words.first.length, words.second.length) * 6.1 + (edge.encrypted ? 26 : 12), LABEL.width + 34);
     for (const [key, value] of Object.entries({ x: -width / 2, y: words.second ? -16 : -9, width, height })) this.plate.setAttribute(key, value);
-    this.lock.setAttribute("transform", `translate(${width / 2 - 10} ${words.second ? -7 : -2})`);
+    for (const line of [this.first, this.second]) line.setAttribute("x", edge.encrypted ? -8 : 0);
+    this.lock.setAttribute("transform", `translate(${width / 2 - 11} ${words.second ? -7 : -2})`);
     this.lock.style.display = edge.encrypted ? "" : "none";
   }
 
