@@ -19,7 +19,7 @@ from typing import Annotated, Final
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-log = structlog.get_logger().bind(component="ui")
+log = structlog.get_logger(component="ui")
 
 MOST_VIEWS: Final = 40
 FAR: Final = 200_000.0
