@@ -17,8 +17,9 @@ from typing import Final
 
 import numpy as np
 
-from model.row import ROW, Kind, Rows, copy_rows
+from model.row import ROW, Kind, Rows
 from model.tables import Tables
+from model.whole_rows import put
 from proto.flow import flow_pb2
 
 DEFAULT_CAPACITY: Final = 65_535
@@ -151,7 +152,7 @@ class Ring:
 
     def _put(self, place: int, position: int, rows: Rows) -> None:
         target = self._store[place : place + len(rows)]
-        copy_rows(target, rows)
+        put(target, slice(None), rows)
         if self._numbers_rows:
             target["seq"] = np.arange(position, position + len(rows), dtype=np.uint64)
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.row import Rows
+from model.whole_rows import copied
 
 V = TypeVar("V", bound=Hashable)
 
@@ -154,7 +155,7 @@ class Tables:
 
     def adopt(self, rows: Rows, other: Tables) -> Rows:
         """Rows of `other`, renumbered for these tables (a copy)."""
-        rows = rows.copy()
+        rows = copied(rows)
         for name, fields in TABLE_FIELDS.items():
             theirs, ours = other.table(name), self.table(name)
             used = np.unique(np.concatenate([rows[field] for field in fields]))

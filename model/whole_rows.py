@@ -22,7 +22,10 @@ Where: TypeAlias = npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]
 
 def take(records: Records, at: Where) -> Records:
     """`records[at]` for indices or a mask."""
-    return _opaque(records)[at].view(records.dtype)
+    whole = _opaque(records)
+    # As methods, both are about a third faster than the brackets that stand for them.
+    found = whole.compress(at) if at.dtype == np.bool_ else whole.take(at)
+    return found.view(records.dtype)
 
 
 def put(records: Records, at: Where | slice, values: Records) -> None:
@@ -36,7 +39,9 @@ def copied(records: Records) -> Records:
 
 
 def joined(parts: Sequence[Records]) -> Records:
-    """`np.concatenate(parts)`; at least one part, all of one type."""
+    """`np.concatenate(parts)`; at least one part, all of one type. The only part is returned as it is."""
+    if len(parts) == 1:
+        return parts[0]
     return np.concatenate([_opaque(part) for part in parts]).view(parts[0].dtype)
 
 

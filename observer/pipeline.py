@@ -27,8 +27,9 @@ from model.decode import Decoded, Decoder
 from model.decode.few import FewDecoder
 from model.events import EventBatch
 from model.ring import Ring
-from model.row import Rows, join_rows
+from model.row import Rows, empty_rows
 from model.tables import Node
+from model.whole_rows import joined
 from observer.batches import join, split
 from observer.bell import Bell
 from observer.feed import Fed, Feed, QueueLoss
@@ -225,7 +226,7 @@ class Pipeline:
         rows = [perf_loss_row(tables, node, cpu, count, loss.last_ns) for cpu, count in loss.perf]
         if loss.events:
             rows.append(queue_loss_row(tables, node, loss.events, loss.first_ns, loss.last_ns))
-        return join_rows(rows)
+        return joined([empty_rows(0), *rows])
 
     def _process_records(self, records: JsonRecords) -> None:
         """Runs of one kind are decoded together, so that the order stays."""

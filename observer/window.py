@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from model.ring import Cursor, Ring
-from model.row import Kind, Rows, choose_rows
+from model.row import Kind, Rows
+from model.whole_rows import take
 
 Mask = npt.NDArray[np.bool_]
 Matches = Callable[[Rows], Mask]
@@ -133,7 +134,7 @@ class Selection:
             self._sent += min(len(wanted), left)
         if self._send_lost:
             send |= lost
-        return (rows if send.all() else choose_rows(rows, send)), ended
+        return (rows if send.all() else take(rows, send)), ended
 
     def _walk(self, hits: Matches, number: int, just_after: bool) -> Generator[None, None, int]:
         """Position of the `number`-th row from the end that `hits`; the oldest stored row when there are fewer."""

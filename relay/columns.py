@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from model import whole_rows
 from model.columns import from_arrow_ipc, to_arrow_ipc
 from model.ingest import rows_from_wire
 from model.row import ROW, Bit
@@ -56,11 +57,11 @@ class ColumnsForm:
             parts.append(rows)
             counts.append(len(rows))
             complete_ns.append(complete)
-        return Reading(parts[0] if len(parts) == 1 else np.concatenate(parts), counts, complete_ns, broken)
+        return Reading(whole_rows.joined(parts), counts, complete_ns, broken)
 
     def _columns(self, batch: Batch) -> tuple[Items, int]:
         """Raises: ValueError, DecodeError."""
-        parts: list[Items] = [np.zeros(0, ROW)]
+        parts: list[Items] = []
         complete_ns = 0
         for body in batch.bodies():
             response = columns_pb2.ColumnsResponse.FromString(body)
@@ -68,7 +69,7 @@ class ColumnsForm:
                 parts.append(from_arrow_ipc(response.batch, self._tables))
             elif response.HasField("time") and not response.HasField("node_status"):
                 complete_ns = max(complete_ns, response.time.ToNanoseconds())
-        return parts[1] if len(parts) == 2 else np.concatenate(parts), complete_ns
+        return whole_rows.joined(parts or [np.zeros(0, ROW)]), complete_ns
 
     def _messages(self, batch: Batch) -> tuple[Items, int]:
         """Raises: ValueError."""

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from model import whole_rows
 from proto.observer import observer_pb2
 from proto.relay import relay_pb2
 from relay.wire import ITEM, gather, items_of, progress_of
@@ -126,7 +127,7 @@ class MessagesForm:
                 counts += of_group
             self._hold(joined.buffer, len(items))
             parts.append(items)
-        return Reading(parts[0] if len(parts) == 1 else np.concatenate(parts), counts, complete_ns)
+        return Reading(whole_rows.joined(parts), counts, complete_ns)
 
     def _hold(self, buffer: bytes, count: int) -> None:
         if count:

@@ -19,6 +19,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from model.whole_rows import joined, take
+
 Items = npt.NDArray[np.void]
 
 MOST_RUNS: Final = 32
@@ -138,9 +140,9 @@ class Merge:
 
 def by_time(parts: Sequence[Items]) -> Items:
     """All items sorted by time; equal times stay in the order of the parts."""
-    items = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    items = joined(parts)
     times = items["ts_ns"].copy()
     if (times[1:] < times[:-1]).any():
         # A stable sort of integers merges the runs that are sorted already, which is nearly all there is.
-        items = items[np.argsort(times, kind="stable")]
+        items = take(items, np.argsort(times, kind="stable"))
     return items

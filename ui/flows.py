@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from model.ring import Ring
-from model.row import Kind, Rows, choose_rows, join_rows
+from model.row import Kind, Rows, empty_rows
 from model.tables import Tables
+from model.whole_rows import joined, take
 from ui.cells import COLUMNS, records
 from ui.query import Query
 
@@ -60,11 +61,11 @@ def newest(ring: Ring, query: Query, span: Span, most: int, before: int | None =
         start = max(stop - CHUNK, ring.tail, (stop - 1) // ring.capacity * ring.capacity)
         rows = ring.slice(start, stop)
         hits = np.flatnonzero(_inside(rows, span, lost) & query.mask(rows, ring.tables))
-        parts.insert(0, rows[hits])
+        parts.insert(0, take(rows, hits))
         places.insert(0, hits + start)
         count += len(hits)
         stop = start
-    rows, positions = join_rows(parts), np.concatenate([np.zeros(0, np.int64), *places])
+    rows, positions = joined([empty_rows(0), *parts]), np.concatenate([np.zeros(0, np.int64), *places])
     return Found(rows[-most:].copy(), positions[-most:], more=count > most)
 
 
@@ -204,7 +205,7 @@ def funnel(ring: Ring, query: Query, span: Span) -> list[dict[str, Any]]:
     stages = query.conditions()
     left = np.zeros(len(stages) + 1, np.int64)
     for _, rows in ring.backwards(CHUNK, CHUNK):
-        rows = choose_rows(rows, _inside(rows, span, lost=False))
+        rows = take(rows, _inside(rows, span, lost=False))
         left[0] += len(rows)
         hits = np.ones(len(rows), np.bool_)
         for number, (_, node) in enumerate(stages, 1):

@@ -24,7 +24,8 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from model.row import Rows, choose_rows, join_rows
+from model.row import Rows
+from model.whole_rows import joined, take
 from ui.cells import column_messages, records
 from ui.cursor import Cursor
 from ui.flows import Span, newest
@@ -175,13 +176,13 @@ class Page:
             hits = self._query.mask(piece.rows, tables)
             if self._resumed is not None:
                 hits &= self._resumed.unseen(piece.rows, tables)
-            parts.append(choose_rows(piece.rows, hits))
+            parts.append(take(piece.rows, hits))
             places.append(np.flatnonzero(hits) + piece.start)
             self._cursor.note(piece.rows, tables)
         self._position, self._resumed = cursor.position, None
         if not parts:
             return ring.slice(0, 0).copy(), np.zeros(0, np.int64), overtaken
-        rows, positions = join_rows(parts), np.concatenate(places)
+        rows, positions = joined(parts), np.concatenate(places)
         return rows[-MOST_ROWS:], positions[-MOST_ROWS:], overtaken + max(len(rows) - MOST_ROWS, 0)
 
     def _span(self) -> Seconds:

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from model.ring import Ring
-from model.row import L4, Bit, Kind, Reply, Rows, TcpFlag, choose_rows
+from model.row import L4, Bit, Kind, Reply, Rows, TcpFlag
+from model.whole_rows import take
 from proto.flow import flow_pb2
 from ui.cards import Cards
 from ui.facts import BAD, BINS, RESPONSE, L7Facts, bin_ms
@@ -159,7 +160,7 @@ class Rollup:
         passes = rows["kind"] == Kind.FLOW
         if self._query is not None and not self._query.passes_all:
             passes &= self._query.mask(rows, self._ring.tables)
-        rows = rows if passes.all() else choose_rows(rows, passes)
+        rows = rows if passes.all() else take(rows, passes)
         if len(rows) == 0:
             return
         seconds = rows["ts_ns"] // NS

@@ -16,8 +16,9 @@ from google.protobuf.json_format import MessageToDict
 from model.encode import Encoder
 from model.flow_id import uuid_mask
 from model.ring import Ring
-from model.row import L4, Kind, Rows, TcpFlag, join_rows
+from model.row import L4, Kind, Rows, TcpFlag, empty_rows
 from model.text.parts import FlowStyle, enum_name, parts_of
+from model.whole_rows import joined, take
 from proto.flow import flow_pb2
 from ui.hub import Hub
 from ui.why import why
@@ -71,8 +72,8 @@ def connection(ring: Ring, row: Rows) -> dict[str, Any]:
     parts: list[Rows] = []
     for _, rows in ring.backwards(CHUNK, CHUNK):
         near = np.abs(rows["ts_ns"] - row["ts_ns"][0]) < NEAR_NS
-        parts.insert(0, rows[near & (rows["kind"] == Kind.FLOW) & _same_connection(rows, row)])
-    found = join_rows(parts)
+        parts.insert(0, take(rows, near & (rows["kind"] == Kind.FLOW) & _same_connection(rows, row)))
+    found = joined([empty_rows(0), *parts])
     found = _one_life(found[np.argsort(found["ts_ns"], kind="stable")], int(row["ts_ns"][0]))
     at = int(np.searchsorted(found["ts_ns"], row["ts_ns"][0]))
     first = max(min(at - MOST_EVENTS // 2, len(found) - MOST_EVENTS), 0)

@@ -34,9 +34,10 @@ from model.filters.errors import InvalidFilter
 from model.filters.labels import labels_judge
 from model.filters.names import NamespacedNames, cluster_judge, identity_judge, interface_judge, workload_judge
 from model.filters.patterns import fqdn_judge, node_name_judge
-from model.filters.scan import SLOW, AuxTerm, Judge, Mask, Scan, TableTerm, Term, take_rows
+from model.filters.scan import SLOW, AuxTerm, Judge, Mask, Scan, TableTerm, Term
 from model.row import Kind, Rows
 from model.tables import Tables
+from model.whole_rows import take
 from proto.flow import flow_pb2
 
 ENDPOINT_COLUMNS: Final = {"source": "src", "destination": "dst"}
@@ -135,7 +136,7 @@ class FlowPredicate:
         hits = self._combine(scan, CompiledFilter.test)
         odd = scan.odd()
         if len(odd):
-            hits[odd] = [self.matches(flow) for flow in flows_of(take_rows(rows, odd), tables)]
+            hits[odd] = [self.matches(flow) for flow in flows_of(take(rows, odd), tables)]
         kinds = scan.column("kind")
         if kinds.any():
             hits[kinds == Kind.LOST] = lost_passes

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from model.filters.facts import COLUMN_TABLES, Facts, distinct, facts_of, flow_fact, grown, partial_flow, values_of
 from model.row import Bit, Kind, Rows
 from model.tables import Tables
+from model.whole_rows import take
 from proto.flow import flow_pb2
 
 Mask = npt.NDArray[np.bool_]
@@ -63,18 +64,11 @@ class Scan:
 
     def selected(self) -> Rows:
         """The rows themselves (a copy unless they are all of them)."""
-        return self.rows if self.chosen is None else take_rows(self.rows, self.chosen)
+        return self.rows if self.chosen is None else take(self.rows, self.chosen)
 
     def odd(self) -> npt.NDArray[np.intp]:
         """Rows whose aux contradicts their own fields. Judge those as messages."""
         return np.flatnonzero(facts_of(self.tables).odd(self.tables, self.column("aux")))
-
-
-def take_rows(rows: Rows, index: npt.NDArray[np.intp]) -> Rows:
-    """rows[index], ten times faster: numpy copies structured rows field by field."""
-    words = np.ascontiguousarray(rows).view(np.uint64).reshape(len(rows), -1)
-    taken: Rows = words.take(index, axis=0).view(rows.dtype).reshape(-1)
-    return taken
 
 
 class Term(Protocol):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from model.row import L4, Bit, Kind, Reply, Rows, TcpFlag, empty_rows, join_rows
+from model.row import L4, Bit, Kind, Reply, Rows, TcpFlag, empty_rows
 from model.tables import Node
+from model.whole_rows import joined
 from proto.flow import flow_pb2
 from ui.hub import Hub
 
@@ -71,8 +72,8 @@ class Shop:
         return self.row(0, 0, ago_s=ago_s, kind=Kind.LOST, aux=aux)
 
     async def add(self, *rows: Rows) -> None:
-        await self.hub.add(join_rows(list(rows)))
+        await self.hub.add(joined(list(rows)))
 
     def add_now(self, *rows: Rows) -> None:
         """As `add`, for tests without an event loop."""
-        self.hub.ring.append(join_rows(list(rows)))
+        self.hub.ring.append(joined(list(rows)))

@@ -22,9 +22,10 @@ from model.filters.cel.functions import CelRuntimeError
 from model.filters.cel.groups import Answers, Numbering
 from model.filters.errors import InvalidFilter
 from model.filters.facts import Facts, facts_of
-from model.filters.scan import SLOW, Mask, Scan, take_rows
+from model.filters.scan import SLOW, Mask, Scan
 from model.mask import FieldMask
 from model.row import Bit, Kind
+from model.whole_rows import take
 from proto.flow import flow_pb2
 
 
@@ -168,7 +169,7 @@ class CelTerm:
         index = scan.chosen
         if positions is not None:
             index = positions if index is None else index[positions]
-        rows = scan.rows if index is None else take_rows(scan.rows, index)
+        rows = scan.rows if index is None else take(scan.rows, index)
         flows = Encoder(scan.tables, self._mask).flows(rows)
         return np.fromiter(map(self.matches, flows), np.bool_, len(flows))
 
