@@ -2,7 +2,7 @@
 
 In:        services, pods and namespaces; a name and a type.
 Out:       an Answer: records, or NXDOMAIN or no data with the zone's SOA.
-Elsewhere: dns_wire.py knows bytes; coredns.py watches the store. Source: Kubernetes DNS-based service discovery,
+Elsewhere: mesh/dns/wire.py knows bytes; coredns.py watches the store. Source: Kubernetes DNS-based service discovery,
            specification 1.1.0; settings as kubeadm installs them (ttl 30, pods insecure).
 
 Nothing is forwarded: names outside the cluster do not exist in the lab.
@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
-from lab.servers.dns_wire import (
+from mesh.backends import Backend, backends_of
+from mesh.dns.wire import (
     CLASS_IN,
     Answer,
     Code,
@@ -30,7 +31,6 @@ from lab.servers.dns_wire import (
     pack_txt,
     unpack_name,
 )
-from mesh.backends import Backend, backends_of
 from mesh.resources import Namespace, Pod, Resource, Service
 
 ZONE: Final = "cluster.local"

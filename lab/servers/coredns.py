@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final, cast
 
 from lab.servers.cluster_dns import Zone
-from lab.servers.dns_wire import MAX_TCP, Code, Malformed, parse_query, render, render_error
 from lab.servers.http import listen
+from mesh.dns.wire import MAX_TCP, Code, Malformed, parse_query, render, render_error
 from mesh.store import SqliteStore, Store
 from service.failure import Failure
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.servers.dns_wire import Code, pack_name
+from mesh.dns.wire import Code, pack_name
 from mesh.resources import Key, changed, parse_manifests
 from mesh.store import SqliteStore
 from tests.support.cluster import node as make_node

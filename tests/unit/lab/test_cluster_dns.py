@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from lab.servers.cluster_dns import Zone
-from lab.servers.dns_wire import Answer, Code, Query, Type, unpack_name
+from mesh.dns.wire import Answer, Code, Query, Type, unpack_name
 from mesh.resources import Resource, parse_manifests
 from tests.support.cluster import node, settled
 

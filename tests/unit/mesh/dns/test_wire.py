@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.servers.coredns import Responder
-from lab.servers.dns_wire import (
+from mesh.dns.wire import (
     MAX_EDNS_UDP,
     MAX_UDP,
     Answer,

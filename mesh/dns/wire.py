@@ -2,7 +2,7 @@
 
 In:        packets from anyone; answers made of records.
 Out:       Query; a response that repeats the question as it was asked, compressed where it is cheap.
-Elsewhere: cluster_dns.py knows the answers; coredns.py owns the sockets. Source: RFC 1035, 3596, 2782, 6891.
+Elsewhere: answers.py reads what servers say; lab/servers/ is such a server. Source: RFC 1035, 3596, 2782, 6891.
 """
 
 from __future__ import annotations
