@@ -10,14 +10,13 @@ runs in one process only; agents read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from mesh import identities, ipam, names, schedule
+from mesh.cluster import Cluster
 from mesh.resources import (
-    CiliumIdentity,
     Deployment,
-    Key,
     Metadata,
     Namespace,
     Node,
@@ -26,53 +25,12 @@ from mesh.resources import (
     PodIp,
     PodStatus,
     Resource,
-    Service,
     changed,
 )
 from mesh.store import Update
 
 DEFAULT_NAMESPACES: Final = ("default", "kube-node-lease", "kube-public", "kube-system")
 HASH_LABEL: Final = "pod-template-hash"
-
-
-class Cluster:
-    """All resources by key, with what was changed in this round."""
-
-    def __init__(self, resources: Iterable[Resource]) -> None:
-        self.resources = {one.key: one for one in resources}
-        self._before = dict(self.resources)
-
-    def nodes(self) -> list[Node]:
-        return [one for one in self.resources.values() if isinstance(one, Node)]
-
-    def pods(self) -> list[Pod]:
-        return [one for one in self.resources.values() if isinstance(one, Pod)]
-
-    def services(self) -> list[Service]:
-        return [one for one in self.resources.values() if isinstance(one, Service)]
-
-    def deployments(self) -> list[Deployment]:
-        return [one for one in self.resources.values() if isinstance(one, Deployment)]
-
-    def identities(self) -> list[CiliumIdentity]:
-        return [one for one in self.resources.values() if isinstance(one, CiliumIdentity)]
-
-    def namespace(self, name: str) -> Namespace | None:
-        found = self.resources.get(Key("Namespace", "", name))
-        return found if isinstance(found, Namespace) else None
-
-    def put(self, resource: Resource) -> None:
-        self.resources[resource.key] = resource
-
-    def remove(self, key: Key) -> None:
-        self.resources.pop(key, None)
-
-    def update(self) -> Update:
-        """What differs from the beginning."""
-        return Update(
-            tuple(one for key, one in self.resources.items() if self._before.get(key) != one),
-            tuple(key for key in self._before if key not in self.resources),
-        )
 
 
 def reconcile(resources: Sequence[Resource], cluster_name: str = "default") -> Update:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from mesh import identities, ipam
-from mesh.controller import Cluster, workload
+from mesh.cluster import Cluster
+from mesh.controller import workload
 from mesh.resources import Namespace, Node, Pod, Service
 
 HOST_ENDPOINT_ID: Final = 1

@@ -25,8 +25,8 @@ import structlog
 from bpf.datapath import Aggregation, Datapath, Endpoint, IpcacheEntry, Prefix
 from bpf.loader import BpfError
 from mesh import identities, ipam, knowledge
+from mesh.cluster import Cluster
 from mesh.config import AgentConfig
-from mesh.controller import Cluster
 from mesh.devices import HOST_DEVICE, OVERLAY_DEVICE, NodeDevices
 from mesh.policy.compiling import MODES, Settings, Subject
 from mesh.policy.node import NodePolicies, Outcome, named_ports

@@ -7,7 +7,7 @@ import pytest
 from lab.cluster import read_kind_config
 from lab.options import DEMO, KIND_CONFIG, SYSTEM, LabOptions
 from lab.supervisor import read_inputs
-from mesh.controller import Cluster
+from mesh.cluster import Cluster
 from mesh.resources import InvalidResource
 from tests.support.cluster import settled
 

@@ -9,7 +9,7 @@ import pytest
 
 from lab.execute import find_pod
 from lab.pods import bound_ports, dns_servers, place_files, pod_files
-from mesh.controller import Cluster
+from mesh.cluster import Cluster
 from service.failure import Failure
 from tests.support.cluster import node, pod, settled
 

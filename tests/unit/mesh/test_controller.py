@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.controller import Cluster, missing_namespaces, reconcile, workload
+from mesh.cluster import Cluster
+from mesh.controller import missing_namespaces, reconcile, workload
 from mesh.resources import Deployment, Pod, Resource, Service, changed, parse_manifests
 from service.failure import Failure
 from tests.support.cluster import node, pod, settled

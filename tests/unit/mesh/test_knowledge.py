@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from mesh.controller import Cluster
+from mesh.cluster import Cluster
 from mesh.knowledge import HOST_ENDPOINT_ID, Identities, local_pods, node_state
 from mesh.main import MAX_ENDPOINT_ID, endpoint_ids, ipcache_entries
 from mesh.resources import Resource, changed, parse_manifests

@@ -1,0 +1,53 @@
+"""All resources of the cluster, as those who decide look at them.
+
+In:        what the resource store holds.
+Out:       resources by kind and by key; what was put and removed since, as an Update.
+Elsewhere: controller.py, services/ and the like decide with it; store.py applies the Update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mesh.resources import CiliumIdentity, Deployment, Key, Namespace, Node, Pod, Resource, Service
+from mesh.store import Update
+
+
+class Cluster:
+    """All resources by key, with what was changed in this round."""
+
+    def __init__(self, resources: Iterable[Resource]) -> None:
+        self.resources = {one.key: one for one in resources}
+        self._before = dict(self.resources)
+
+    def nodes(self) -> list[Node]:
+        return [one for one in self.resources.values() if isinstance(one, Node)]
+
+    def pods(self) -> list[Pod]:
+        return [one for one in self.resources.values() if isinstance(one, Pod)]
+
+    def services(self) -> list[Service]:
+        return [one for one in self.resources.values() if isinstance(one, Service)]
+
+    def deployments(self) -> list[Deployment]:
+        return [one for one in self.resources.values() if isinstance(one, Deployment)]
+
+    def identities(self) -> list[CiliumIdentity]:
+        return [one for one in self.resources.values() if isinstance(one, CiliumIdentity)]
+
+    def namespace(self, name: str) -> Namespace | None:
+        found = self.resources.get(Key("Namespace", "", name))
+        return found if isinstance(found, Namespace) else None
+
+    def put(self, resource: Resource) -> None:
+        self.resources[resource.key] = resource
+
+    def remove(self, key: Key) -> None:
+        self.resources.pop(key, None)
+
+    def update(self) -> Update:
+        """What differs from the beginning."""
+        return Update(
+            tuple(one for key, one in self.resources.items() if self._before.get(key) != one),
+            tuple(key for key in self._before if key not in self.resources),
+        )
