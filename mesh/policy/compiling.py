@@ -21,6 +21,7 @@ from bpf.policies import EndpointPolicy, PolicyEntry
 from mesh import identities
 from mesh.policy.peers import INIT, Peer
 from mesh.policy.rules import AUTH_EXPLICIT, Entry, Ports, Rule
+from mesh.policy.view import ProxyView, Span, proxy_view
 
 ORDINARY: Final = 0xFFFFFF00
 """Upper bits of a precedence: rules have no priorities yet, so all are equal."""
@@ -33,14 +34,9 @@ EXPANDED_PORTS: Final = 64
 
 MODES: Final = ("default", "always", "never")
 """default: endpoints that some policy selects; always: all; never: none."""
-L7_KINDS: Final = frozenset({"http", "kafka", "dns"})
 
 Block = tuple[int, int, int]
 """Protocol, first port, length of the port's prefix."""
-
-
-class PolicyConflict(ValueError):
-    """Rules that cannot hold together; the endpoint keeps its old policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +74,8 @@ class Compiled:
     policy: EndpointPolicy = field(default_factory=EndpointPolicy)
     behind: Mapping[int, Behind] = field(default_factory=dict)
     """By the cookie of entries."""
+    view: ProxyView = ()
+    """What proxies have to know."""
 
 
 @dataclass(slots=True)
@@ -120,6 +118,7 @@ class Compiler:
         """The policy of an endpoint that `rules` select. Raises: PolicyConflict."""
         if self.settings.mode == "never":
             return Compiled()
+        view = self._view(subject, rules)
         cookies: dict[frozenset[int], int] = {}
         entries: list[PolicyEntry] = []
         enforced = {}
@@ -129,7 +128,16 @@ class Compiler:
                 entries += self._direction(subject, rules, egress, cookies)
         behind = {cookie: _behind(rules, numbers) for numbers, cookie in cookies.items()}
         policy = EndpointPolicy(tuple(sorted(entries)), enforced[False], enforced[True], self.settings.audit)
-        return Compiled(policy, behind)
+        return Compiled(policy, behind, view)
+
+    def _view(self, subject: Subject, rules: Sequence[Rule]) -> ProxyView:
+        def spans(ports: Ports, egress: bool) -> Iterable[Span]:
+            if not ports.name:
+                return [(ports.protocol, ports.first, ports.last)]
+            return [(protocol, port, port) for protocol, port, _ in self._blocks(ports, egress, subject)]
+
+        entries = [entry for rule in rules for entry in rule.entries]
+        return proxy_view(entries, self.numbers, spans, host_passes=self.settings.allow_localhost)
 
     def _is_enforced(self, subject: Subject, rules: Sequence[Rule], egress: bool) -> bool:
         """Whether anything is said about a direction; that may be that it is open."""
@@ -147,11 +155,10 @@ class Compiler:
         self, subject: Subject, rules: Sequence[Rule], egress: bool, cookies: dict[frozenset[int], int]
     ) -> Iterable[PolicyEntry]:
         cells: Cells = {}
-        parsers: dict[Block, str] = {}
         for at, rule in enumerate(rules):
             for entry in rule.entries:
                 if entry.egress is egress:
-                    self._add(cells, parsers, at, entry, subject)
+                    self._add(cells, at, entry, subject)
         if self._is_open(subject, rules, egress):
             _put(cells, 0, (0, 0, 0), ALLOW, False, 0, 0, ())
         if not egress and self.settings.allow_localhost:
@@ -174,17 +181,13 @@ class Compiler:
                     cookie,
                 )
 
-    def _add(self, cells: Cells, parsers: dict[Block, str], at: int, entry: Entry, subject: Subject) -> None:
+    def _add(self, cells: Cells, at: int, entry: Entry, subject: Subject) -> None:
         identities_of_peers = {0} if entry.peers is None else set().union(*map(self.numbers, entry.peers))
         if not identities_of_peers:
             return
         for ports in entry.ports:
             precedence, proxy_port = self._strength(entry, ports)
             for block in self._blocks(ports, entry.egress, subject):
-                if ports.parser in L7_KINDS and parsers.setdefault(block, ports.parser) != ports.parser:
-                    raise PolicyConflict(
-                        f"port {block[1]} has {parsers[block]} rules and {ports.parser} rules for one endpoint"
-                    )
                 for identity in identities_of_peers:
                     _put(cells, identity, block, precedence, entry.deny, proxy_port, entry.auth, (at,))
 

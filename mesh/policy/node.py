@@ -19,12 +19,13 @@ from bpf.policies import MAX_ENTRIES, EndpointPolicy
 from mesh.identities import LAST as LAST_CLUSTER_IDENTITY
 from mesh.identities import as_text
 from mesh.identities import number as identity_number
-from mesh.policy.compiling import Compiled, Compiler, PolicyConflict, ProxyPorts, Settings, Subject, correlation
+from mesh.policy.compiling import Compiled, Compiler, ProxyPorts, Settings, Subject, correlation
 from mesh.policy.documents import CiliumCIDRGroup, Network, PolicyDocument, policies_among
 from mesh.policy.local import LocalIdentities
 from mesh.policy.peers import EVERYTHING, CidrPeer, EntityPeer, Identity, Peer, SelectorCache, reserved_identities
 from mesh.policy.rules import PROTOCOLS, Rule
 from mesh.policy.translate import Context, depends_on_context, rules_of
+from mesh.policy.view import PolicyConflict, ProxyView
 from mesh.resources import CiliumIdentity, Key, Pod, Resource, Service
 
 _NOBODY: Final = Compiled(EndpointPolicy((), True, True))
@@ -37,6 +38,8 @@ class Outcome:
 
     policies: Mapping[int, EndpointPolicy]
     """By endpoint id, for every endpoint."""
+    views: Mapping[int, ProxyView]
+    """By endpoint id, for every endpoint: what proxies have to know."""
     ipcache: Mapping[Network, int]
     """Prefixes that have identities of their own, unless somebody in the cluster has the address."""
     identities: Sequence[Identity]
@@ -92,7 +95,8 @@ class NodePolicies:
         problems = self._compile(rules, resources, endpoints, revision)
         prefixes = {prefix: number for prefix, number in self.local.numbers.items() if prefix in wanted}
         policies = {number: self._made[subject].compiled.policy for number, subject in endpoints.items()}
-        return Outcome(policies, prefixes, self.local.identities(), problems)
+        views = {number: self._made[subject].compiled.view for number, subject in endpoints.items()}
+        return Outcome(policies, views, prefixes, self.local.identities(), problems)
 
     def rules_behind(self, endpoint_id: int) -> list[dict[str, Any]]:
         """The `policy` list of an endpoint in state.json."""

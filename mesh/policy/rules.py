@@ -23,6 +23,54 @@ AUTH_EXPLICIT: Final = 0x80
 AUTH_TYPES: Final = {"disabled": 0, "required": 1, "test-always-fail": 2}
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class HeaderMatch:
+    """What a request's header has to be."""
+
+    name: str
+    value: str = ""
+    """Empty: any value, the header only has to be there."""
+    mismatch: str = ""
+    """What happens when it is not so; empty: the request does not match. Else LOG, ADD, DELETE or REPLACE."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class HttpMatch:
+    """Requests: all members have to hold. Regular expressions match whole values; an empty one matches anything."""
+
+    path: str = ""
+    """Of `:path`, its query string included."""
+    method: str = ""
+    host: str = ""
+    """Of `:authority`, with the port if the client sent it."""
+    headers: tuple[HeaderMatch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DnsMatch:
+    """Names in queries: one name, or a pattern."""
+
+    name: str = ""
+    pattern: str = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ServerName:
+    """The name that a TLS client asks for; `*` stands for characters of one label."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class OtherMatch:
+    """A rule of a protocol that no proxy here judges: what was written, sorted."""
+
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+L7Match = HttpMatch | DnsMatch | ServerName | OtherMatch
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
     """A protocol and a range of its ports, perhaps behind a proxy."""
@@ -35,9 +83,11 @@ class Ports:
     name: str = ""
     """Instead of a number: what pods call the port."""
     parser: str = ""
-    """Which proxy has to judge further: http, dns, kafka, tls or the name of a listener; empty: none."""
+    """Which proxy has to judge further: http, dns, kafka, tls, or a listener's full name; empty: none."""
     priority: int = 0
     """Of that proxy's listener, 1 is strongest; 0: it has none."""
+    l7: tuple[L7Match, ...] = ()
+    """What the proxy lets pass: any of these. Empty: anything."""
 
 
 ALL_PORTS: Final = Ports()

@@ -10,7 +10,7 @@ Source: spec/policy.md, sections 2 to 5.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mesh import identities
@@ -22,10 +22,13 @@ from mesh.policy.documents import (
     EgressDenyRule,
     EgressRule,
     EndpointSelector,
+    HttpRule,
     IcmpRule,
     IngressDenyRule,
     IngressRule,
     IpBlock,
+    L7Rules,
+    Listener,
     Network,
     NetworkPolicy,
     NetworkPolicyPeer,
@@ -48,9 +51,15 @@ from mesh.policy.rules import (
     SCTP,
     TCP,
     UDP,
+    DnsMatch,
     Entry,
+    HeaderMatch,
+    HttpMatch,
+    L7Match,
+    OtherMatch,
     Ports,
     Rule,
+    ServerName,
 )
 from mesh.resources import LabelSelector, Service
 
@@ -216,36 +225,68 @@ class _Reader:
 
     def _ports(self, rules: Iterable[PortRule | PortDenyRule]) -> Iterable[Ports]:
         for rule in rules:
-            parser, priority = _parser(rule) if isinstance(rule, PortRule) else ("", 0)
+            behind = self._proxy(rule) if isinstance(rule, PortRule) else ALL_PORTS
             if not rule.ports:
-                yield Ports(parser=parser, priority=priority)
+                yield behind
             for port in rule.ports:
-                yield from _port(port, parser, priority)
+                yield from _port(port, behind)
+
+    def _proxy(self, rule: PortRule) -> Ports:
+        """All ports, behind the proxy that a rule asks for."""
+        kind = rule.rules.kind if rule.rules else ""
+        if rule.rules is not None and kind:
+            priority = LISTENER_PRIORITIES.get(kind, _OTHER_PRIORITY)
+            return Ports(parser=kind, priority=priority, l7=_matches_of(rule.rules))
+        if rule.listener is not None:
+            # Users count from 1 to 100, stronger than all of ours.
+            name = self._listener(rule.listener)
+            return Ports(parser=name, priority=rule.listener.priority or LISTENER_PRIORITIES["listener"])
+        if rule.server_names:
+            names = tuple(sorted({ServerName(name.lower()) for name in rule.server_names}))
+            return Ports(parser="tls", priority=LISTENER_PRIORITIES["tls"], l7=names)
+        return ALL_PORTS
+
+    def _listener(self, listener: Listener) -> str:
+        """The full name of an Envoy listener: namespace, CiliumEnvoyConfig and its own name."""
+        clusterwide = listener.envoy_config.get("kind") == "CiliumClusterwideEnvoyConfig"
+        namespace = "" if clusterwide else self.document.namespace
+        return f"{namespace}/{listener.envoy_config.get('name', '')}/{listener.name}"
 
 
-def _parser(rule: PortRule) -> tuple[str, int]:
-    kind = rule.rules.kind if rule.rules else ""
-    if kind:
-        return kind, LISTENER_PRIORITIES.get(kind, _OTHER_PRIORITY)
-    if rule.listener is not None:
-        # Users count from 1 to 100, stronger than all of ours.
-        return f"listener {rule.listener.name}", rule.listener.priority or LISTENER_PRIORITIES["listener"]
-    if rule.server_names:
-        return "tls", LISTENER_PRIORITIES["tls"]
-    return "", 0
+def _matches_of(rules: L7Rules) -> tuple[L7Match, ...]:
+    """Any of these; in one order, so that equal rules are equal values. Empty: anything."""
+    found: list[L7Match] = [_http(one) for one in rules.http or ()]
+    found += [DnsMatch(one.match_name.lower(), one.match_pattern.lower()) for one in rules.dns or ()]
+    found += [OtherMatch(tuple(sorted(one.model_dump(exclude_unset=True).items()))) for one in rules.kafka or ()]
+    found += [OtherMatch(tuple(sorted(one.items()))) for one in rules.l7 or ()]
+    return () if HttpMatch() in found or OtherMatch() in found else tuple(sorted(set(found), key=repr))
 
 
-def _port(port: PortProtocol, parser: str, priority: int) -> Iterable[Ports]:
+def _http(rule: HttpRule) -> HttpMatch:
+    headers = [HeaderMatch(name.lower(), value) for name, value in map(_name_and_value, rule.headers)]
+    headers += [HeaderMatch(one.name.lower(), one.value, one.mismatch) for one in rule.header_matches]
+    return HttpMatch(rule.path, rule.method, rule.host, tuple(dict.fromkeys(headers)))
+
+
+def _name_and_value(text: str) -> tuple[str, str]:
+    """Of `name value`, or `name` alone. The colon that some write behind the name is no part of it."""
+    name, _, value = text.strip().partition(" ")
+    return name.rstrip(":"), value.strip()
+
+
+def _port(port: PortProtocol, behind: Ports) -> Iterable[Ports]:
     anything = port.protocol in ("ANY", "")
     if port.number == 0:
         # A port of 0 has no end: both mean all of them.
-        yield Ports(0 if anything else PROTOCOLS[port.protocol], parser=parser, priority=priority)
+        yield replace(behind, protocol=0 if anything else PROTOCOLS[port.protocol])
         return
-    for protocol in (TCP, UDP, SCTP) if anything else (PROTOCOLS[port.protocol],):
+    # DNS is never asked over SCTP, and no proxy would understand it.
+    every = (TCP, UDP) if behind.parser == "dns" else (TCP, UDP, SCTP)
+    for protocol in every if anything else (PROTOCOLS[port.protocol],):
         if port.number is None:
-            yield Ports(protocol, 0, 0, str(port.port).lower(), parser, priority)
+            yield replace(behind, protocol=protocol, first=0, last=0, name=str(port.port).lower())
         else:
-            yield Ports(protocol, port.number, port.end_port or port.number, "", parser, priority)
+            yield replace(behind, protocol=protocol, first=port.number, last=port.end_port or port.number)
 
 
 def _icmp_ports(rules: Iterable[IcmpRule]) -> Iterable[Ports]:
