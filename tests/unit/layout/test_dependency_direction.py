@@ -21,7 +21,7 @@ MAY_USE: dict[str, set[str]] = {
     "ui": {"model", "proto", "rpc", "service"},
     "flowscope": {"model", "proto", "rpc", "service"},
 }
-FREE = {"cli", "lab"}
+FREE = {"cli", "connectivity", "lab"}
 """Rooms that may use everything."""
 ROOMS = set(MAY_USE) | FREE
 

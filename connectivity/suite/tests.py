@@ -1,0 +1,174 @@
+"""The tests: policies, scenarios, expectations.
+
+In:        scenarios.py, the policies of ../policies.
+Out:       TESTS.
+Elsewhere: spec/mesh.md section 9 names them; spec/policy.md says what policies mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from connectivity.cluster import Party, Target
+from connectivity.suite import scenarios as who
+from connectivity.suite.words import Case, Rule, Test, always
+from connectivity.verdicts import (
+    AUTH_REQUIRED,
+    EGRESS_DENIED,
+    INGRESS_DENIED,
+    OK,
+    POLICY_DENY,
+    Expectation,
+    Result,
+)
+
+HTTP_OK: Final = Expectation(http=True)
+HTTP_DENIED: Final = Expectation(result=Result.HTTP_DENIED, http=True)
+DNS_OK: Final = Expectation(dns=True)
+DNS_THEN_DENIED: Final = replace(EGRESS_DENIED, dns=True)
+DENIED_BY_RULE: Final = Expectation(result=Result.DROPPED, reason=POLICY_DENY)
+
+
+def client2_else(denied: Expectation) -> Rule:
+    """client2 may, others may not."""
+    return lambda client, _: OK if client.has(other="client") else denied
+
+
+def public_paths(client: Party, target: Target) -> Expectation:
+    """echo-ingress-l7: client2 everything that is public; others nothing."""
+    if not client.has(other="client"):
+        return INGRESS_DENIED
+    return HTTP_OK if target.path in ("/", "/public") else HTTP_DENIED
+
+
+def egress_l7_pods(client: Party, _: Target) -> Expectation:
+    """client-egress-l7, to pods: GET / for client2."""
+    return HTTP_OK if client.has(other="client") else EGRESS_DENIED
+
+
+def egress_l7_world(client: Party, target: Target) -> Expectation:
+    """client-egress-l7, to the world: plain GET / for client2."""
+    if client.has(other="client") and target.scheme == "http":
+        return Expectation(http=True, dns=True)
+    return DNS_THEN_DENIED
+
+
+def one_name(client: Party, target: Target) -> Expectation:
+    """to-fqdns: port 80 of one name."""
+    return DNS_OK if target.scheme == "http" else DNS_THEN_DENIED
+
+
+_BASIC: Final = (
+    Case(who.pod_to_pod),
+    Case(who.pod_to_pod_ipv6),
+    Case(who.client_to_client),
+    Case(who.pod_to_service),
+    Case(who.pod_to_local_nodeport),
+    Case(who.pod_to_remote_nodeport),
+    Case(who.pod_to_world),
+    Case(who.pod_to_cidr),
+    Case(who.pod_to_host),
+    Case(who.host_to_pod),
+)
+
+_REFERENCE: Final = (
+    Test("no-policies", _BASIC),
+    Test("allow-all", _BASIC, ("allow-all",)),
+    Test("client-ingress", (Case(who.client_to_client, client2_else(INGRESS_DENIED)),), ("client-ingress",)),
+    Test("echo-ingress", (Case(who.pod_to_pod, client2_else(INGRESS_DENIED)),), ("echo-ingress",)),
+    Test(
+        "client-egress",
+        (Case(who.pod_to_pod), Case(who.client_to_client, always(EGRESS_DENIED))),
+        ("client-egress",),
+    ),
+    Test(
+        "to-entities-world",
+        (
+            Case(
+                who.pod_to_world,
+                lambda _, target: DNS_OK if target.scheme == "http" else DNS_THEN_DENIED,
+            ),
+        ),
+        ("to-entities-world",),
+    ),
+    Test(
+        "to-cidr-1111",
+        (Case(who.pod_to_cidr, lambda _, target: OK if target.host.endswith(".1") else EGRESS_DENIED),),
+        ("to-cidr",),
+    ),
+    Test("echo-ingress-l7", (Case(who.pod_to_pod_with_endpoints, public_paths),), ("echo-ingress-l7",)),
+    Test(
+        "client-egress-l7",
+        (Case(who.pod_to_pod, egress_l7_pods), Case(who.pod_to_world, egress_l7_world)),
+        ("client-egress-only-dns", "client-egress-l7-http"),
+    ),
+    Test(
+        "dns-only",
+        (Case(who.pod_to_pod, always(EGRESS_DENIED)), Case(who.pod_to_world, always(DNS_THEN_DENIED))),
+        ("client-egress-only-dns",),
+    ),
+    Test("to-fqdns", (Case(who.pod_to_world, one_name),), ("client-egress-to-fqdns",)),
+)
+
+_LATER: Final = (
+    Test("no-policies-from-outside", (Case(who.outside_to_nodeport),)),
+    Test("no-policies-extra", (Case(who.host_to_nodeport),)),
+    Test("client-to-itself", (Case(who.pod_to_itself),)),
+    Test("client-ingress-knp", (Case(who.client_to_client, client2_else(INGRESS_DENIED)),), ("client-ingress-knp",)),
+    Test("echo-ingress-knp", (Case(who.pod_to_pod, client2_else(INGRESS_DENIED)),), ("echo-ingress-knp",)),
+    Test(
+        "client-egress-knp",
+        (Case(who.pod_to_pod), Case(who.client_to_client, always(EGRESS_DENIED))),
+        ("client-egress-knp",),
+    ),
+    Test(
+        "client-egress-expression",
+        (Case(who.pod_to_pod), Case(who.client_to_client, always(EGRESS_DENIED))),
+        ("client-egress-expression",),
+    ),
+    Test("client-ingress-icmp", (Case(who.client_to_client, client2_else(INGRESS_DENIED)),), ("client-ingress-icmp",)),
+    Test("all-ingress-deny", (Case(who.pod_to_pod, always(INGRESS_DENIED)),), ("all-ingress-deny",)),
+    Test(
+        "all-egress-deny",
+        (Case(who.pod_to_pod, always(EGRESS_DENIED)), Case(who.pod_to_cidr, always(EGRESS_DENIED))),
+        ("all-egress-deny",),
+    ),
+    Test(
+        "allow-all-except-world",
+        (Case(who.pod_to_pod), Case(who.pod_to_host), Case(who.pod_to_cidr, always(EGRESS_DENIED))),
+        ("allow-all-except-world",),
+    ),
+    Test(
+        "cluster-entity",
+        (Case(who.pod_to_pod), Case(who.pod_to_cidr, always(EGRESS_DENIED))),
+        ("cluster-entity",),
+    ),
+    Test(
+        "host-entity-egress",
+        (
+            Case(who.pod_to_host, lambda client, target: OK if target.node == client.node else EGRESS_DENIED),
+            Case(who.pod_to_pod, always(EGRESS_DENIED)),
+        ),
+        ("host-entity-egress",),
+    ),
+    Test("client-egress-to-echo-deny", (Case(who.pod_to_pod, always(DENIED_BY_RULE)),), ("echo-deny",)),
+    Test(
+        "client-egress-to-cidr-deny",
+        (Case(who.pod_to_cidr, lambda _, target: DENIED_BY_RULE if target.host.endswith(".1") else OK),),
+        ("cidr-deny",),
+    ),
+    Test(
+        "echo-ingress-named-port", (Case(who.pod_to_pod, client2_else(INGRESS_DENIED)),), ("echo-ingress-named-port",)
+    ),
+    Test(
+        "echo-ingress-auth-always-fail",
+        (Case(who.pod_to_pod, always(Expectation(result=Result.DROPPED, reason=AUTH_REQUIRED))),),
+        ("echo-ingress-auth-always-fail",),
+    ),
+    Test("l7-lb", (Case(who.pod_to_l7_service, always(HTTP_OK)),), ("l7-lb",)),
+    Test("pod-to-ingress-service", (Case(who.pod_to_ingress_service, always(HTTP_OK)),), ("ingress",)),
+    Test("outside-to-ingress-service", (Case(who.outside_to_ingress_service, always(HTTP_OK)),), ("ingress",)),
+)
+
+TESTS: Final = (*_REFERENCE, *_LATER)
