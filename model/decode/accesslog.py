@@ -294,6 +294,8 @@ class AccessLogDecoder:
         dns = get("dns")
         if dns is not None:
             body, summary = _dns(dns, kind)
+            if kind == flow_pb2.RESPONSE and (waited_ns := get("latency_ns")):
+                start += number(_L7_LATENCY, int(waited_ns))
             return start + _sized(_L7["dns"], body), summary
         kafka = get("kafka")
         if kafka is not None:

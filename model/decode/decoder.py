@@ -33,6 +33,7 @@ from proto.flow import flow_pb2
 
 FEW: Final = 16
 """Up to so many events at once are decoded one by one: columns cost 200 µs however short they are, an event 12 µs."""
+_LOST: Final = "Lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +113,17 @@ class Decoder:
         return joined([*parts, take(rows[start:], done[start:])])
 
     def decode_accesslog(self, records: Sequence[Mapping[str, Any]], times_ns: Sequence[int]) -> Decoded:
-        """Rows of L7 records. `times_ns`: when each was read; a record's own timestamp only serves latencies."""
+        """Rows of L7 records. `times_ns`: when each was read; a record's own timestamp only serves latencies.
+
+        A record of type Lost says that its sender found no room for `count` others.
+        """
         self._refresh()
         errors: Counter[str] = Counter()
         rows: list[bytes] = []
         for record, ts_ns in zip(records, times_ns, strict=True):
             try:
-                rows.append(self._records.decode(record, ts_ns))
+                lost = isinstance(record, dict) and record.get("type") == _LOST
+                rows.append(self._told_loss(record, ts_ns) if lost else self._records.decode(record, ts_ns))
             except DecodeError as error:
                 errors[error.error_class] += 1
         return Decoded(_rows(rows), errors)
@@ -148,6 +153,13 @@ class Decoder:
         """The row of a gap."""
         self._refresh()
         return _rows([self._draft(Kind.LOST, ts_ns, event.SerializeToString(deterministic=True)).pack()])
+
+    def _told_loss(self, record: Mapping[str, Any], ts_ns: int) -> bytes:
+        try:
+            event = flow_pb2.LostEvent(source=flow_pb2.OBSERVER_EVENTS_QUEUE, num_events_lost=int(record["count"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DecodeError(ErrorClass.DECODE_ERROR, f"record of a loss: {error}") from error
+        return self._draft(Kind.LOST, ts_ns, event.SerializeToString(deterministic=True)).pack()
 
     def _refresh(self) -> None:
         if self._resolver.refresh():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from model.decode import Decoded, Decoder, Redaction
 from model.knowledge import Knowledge
+from model.row import Kind
 from model.tables import Node, Tables
 from proto.flow import flow_pb2
 
@@ -153,3 +154,23 @@ def test_a_record_with_anything_in_its_fields_is_a_flow_or_an_error(
     assert len(decoded.rows) + sum(decoded.errors.values()) == 2
     for at in range(len(decoded.rows)):
         parts(decoded, tables, at)
+
+
+def dns_answer(**more: Any) -> dict[str, Any]:
+    record = http("Response") | {"dns": {"Query": "a.", "IPs": ["192.0.2.1"], "TTL": 3, "QTypes": [1]}} | more
+    del record["http"]
+    return record
+
+
+def test_a_proxy_may_tell_the_latency_of_a_dns_answer() -> None:
+    assert decode(dns_answer(latency_ns=1_500_000)).l7.latency_ns == 1_500_000
+    assert decode(dns_answer()).l7.latency_ns == 0
+
+
+def test_what_a_proxy_could_not_send_is_a_gap_in_the_stream() -> None:
+    decoder, tables = new_decoder()
+    decoded = decoder.decode_accesslog([http(), {"type": "Lost", "count": 7}, {"type": "Lost"}], [1, 2, 3])
+    assert decoded.errors == {"decode_error": 1}
+    assert decoded.rows["kind"].tolist() == [Kind.FLOW, Kind.LOST]
+    event = flow_pb2.LostEvent.FromString(tables.aux[int(decoded.rows["aux"][1])] or b"")
+    assert (event.num_events_lost, event.source) == (7, flow_pb2.OBSERVER_EVENTS_QUEUE)

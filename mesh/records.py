@@ -1,0 +1,87 @@
+"""Records for the observer, from proxies beside the kernel: access logs become flows there.
+
+In:        JSON objects as bytes, one after the other, on the loop that runs.
+Out:       unix datagrams of many lines each, to the observer's records socket; a count of what found no room.
+Elsewhere: observer/records_socket.py receives; model/decode/accesslog.py says what the objects hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Final
+
+FLUSH_S: Final = 0.005
+"""A flow may wait so long for others to travel with."""
+DATAGRAM: Final = 48 * 1024
+"""Bytes sent at once: well below what a Unix socket takes by default."""
+LARGEST_WAITING: Final = 4 * 2**20
+"""Bytes kept while the observer is behind."""
+RETRY_S: Final = 0.05
+
+
+class Records:
+    """Belongs to one loop. A slow or absent observer never slows a proxy: what has no room is counted, then told."""
+
+    def __init__(self, path: str) -> None:
+        """`path` is the observer's records socket; empty: records are thrown away."""
+        self.lost = 0
+        """Records that did not reach the observer, ever."""
+        self._untold = 0
+        self._path = path
+        self._lines: list[bytes] = []
+        self._bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+
+    def add(self, line: bytes) -> None:
+        """Send a record soon. `line` is one JSON object without a line feed."""
+        if not self._path:
+            return
+        if self._bytes > LARGEST_WAITING:
+            self._lose(1)
+            return
+        self._lines.append(line)
+        self._bytes += len(line) + 1
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+
+    def flush(self) -> None:
+        """Send what waits, as far as there is room."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        lines, self._lines, self._bytes = self._lines, [], 0
+        at = 0
+        while at < len(lines):
+            end, size = at, 0
+            while end < len(lines) and (end == at or size + len(lines[end]) < DATAGRAM):
+                size += len(lines[end]) + 1
+                end += 1
+            told = self._untold
+            loss = [b'{"type":"Lost","count":%d}' % told] if told else []
+            try:
+                self._socket.sendto(b"\n".join((*loss, *lines[at:end])), self._path)
+            except BlockingIOError:
+                # It lives, and is behind.
+                self._lines = lines[at:]
+                self._bytes = sum(map(len, self._lines)) + len(self._lines)
+                self._timer = asyncio.get_running_loop().call_later(RETRY_S, self.flush)
+                return
+            except OSError:
+                self._lose(end - at)
+            else:
+                self._untold -= told
+            at = end
+
+    def close(self) -> None:
+        """Send what waits, then no more."""
+        self.flush()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.lost += len(self._lines)
+        self._socket.close()
+
+    def _lose(self, count: int) -> None:
+        self.lost += count
+        self._untold += count
