@@ -16,7 +16,10 @@ What the caller prepares, in the node's network namespace:
     eth0, ...      the node's own devices. attach_netdev().
     lxc...         the host side of a pod's veth, up, no address. attach_endpoint().
 
-    sysctl         net.ipv4.ip_forward=1, net.ipv6.conf.all.forwarding=1, rp_filter=0 on all and on each device.
+    sysctl         net.ipv4.ip_forward=1, net.ipv6.conf.all.forwarding=1, rp_filter=0 on all and on each device;
+                   net.ipv4.conf.cilium_host.accept_local=1.
+    rule           packets for proxies are this node's, in both families:
+                   `ip rule add pref 9 fwmark 0x200/0xf00 lookup 2004; ip route add local default dev lo table 2004`.
 
 and in the pod's namespace: the pod's address as /32 (/128, nodad), MTU = device MTU - 50, then
 
@@ -67,6 +70,7 @@ PROGRAM_FILES: Final = {
     "from_overlay": "tc_from_overlay.bpf.o",
     "to_overlay": "tc_to_overlay.bpf.o",
     "from_host": "tc_from_host.bpf.o",
+    "host_ingress": "tc_to_host.bpf.o",
     "from_netdev": "tc_from_netdev.bpf.o",
     "to_netdev": "tc_to_netdev.bpf.o",
 }
@@ -257,8 +261,8 @@ class Datapath:
         self._change_config(overlay_ifindex=ifindex)
 
     def attach_host(self, ifname: str) -> None:
-        """Put the host program on cilium_host; packets of pods for the node arrive there."""
-        ifindex = self._attach(ifname, egress="from_host")
+        """Put the host programs on cilium_host; packets of pods for the node arrive there."""
+        ifindex = self._attach(ifname, ingress="host_ingress", egress="from_host")
         mac = maps.mac_bytes(self._namespace.mac(ifindex))
         self._change_config(host_ifindex=ifindex, host_mac=np.frombuffer(mac, np.uint8))
 

@@ -172,11 +172,13 @@ DROP_FILES: Final = {
     215: "tc_from_host.bpf.c",
     216: "tc_from_netdev.bpf.c",
     217: "tc_to_netdev.bpf.c",
+    218: "tc_to_host.bpf.c",
     220: "packet.h",
     221: "conntrack.h",
     222: "forward.h",
     223: "neighbour.h",
     224: "policy.h",
+    229: "proxy.h",
 }
 """Names of the `file` number in drop events of our own programs (include/drops.h)."""
 

@@ -5,6 +5,7 @@
  * An endpoint without an entry in the array gets nothing: there is no moment at which a pod is reachable unchecked.
  */
 #include "policy.h"
+#include "proxy.h"
 
 struct arrival {
 	__u32	src_identity;
@@ -26,10 +27,32 @@ static __always_inline int hand_over(struct __sk_buff *skb, const struct arrival
 	return TC_ACT_OK;
 }
 
+/* Is this packet for a proxy that opened the connection in the pod's name, and not for the pod? */
+static __always_inline bool
+is_for_proxy(struct __sk_buff *skb, const struct packet *pkt, const struct ct_state *ct)
+{
+	if (ct->status == CT_REPLY)
+		return ct->flags & CT_ENTRY_FROM_L7LB ||
+		       (ct->flags & CT_ENTRY_PROXY && !(skb->tc_index & TC_INDEX_FROM_EGRESS_PROXY));
+	/* Answers of the node itself, whose half of the connection is not tracked; and of a connection whose entry had
+	 * to give way to others.
+	 */
+	return ct->status == CT_NEW && pkt->tcp_flags & TCP_ACK && has_proxy_socket(skb, pkt);
+}
+
 static __always_inline int receive(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
 				   const struct arrival *arrival)
 {
+	struct trace trace = {
+		.source = arrival->endpoint_id,
+		.src_identity = arrival->src_identity,
+		.dst_identity = arrival->dst_identity,
+		.ifindex = arrival->ifindex,
+	};
+	enum hook hook = arrival->how == DELIVER_PEER ? AT_INGRESS : AT_EGRESS;
+	__be16 proxy_port_be = 0;
 	struct ct_state ct = {};
+	__u16 handling;
 	int ret;
 
 	ret = parse_packet(skb, pkt);
@@ -38,32 +61,37 @@ static __always_inline int receive(struct __sk_buff *skb, struct packet *pkt, co
 	ret = ct_lookup(skb, pkt, CT_INGRESS, config, &ct);
 	if (ret)
 		return ret;
-	ret = policy_check(skb, pkt, &(struct policy_question){
-		.endpoint_id = arrival->endpoint_id,
-		.identity = arrival->src_identity,
-		.direction = METRIC_INGRESS,
-		.ct_status = ct.status,
-	});
-	if (ret < 0)
-		return ret;
-	/* Nobody listens on the ports of proxies yet: what a proxy has to judge does not pass unjudged. */
-	if (ret > 0)
-		return DROP(pkt, DROP_PROXY_NOT_SUPPORTED, 0);
-	if (ct.status == CT_NEW) {
-		ret = ct_create(skb, pkt, CT_INGRESS, arrival->src_identity);
+	trace.reason = ct.status;
+	trace.monitor = ct.monitor;
+	if (is_for_proxy(skb, pkt, &ct)) {
+		trace.reason = CT_REPLY;
+		return redirect_to_proxy(skb, pkt, config, hook, &trace);
+	}
+	/* What the pod's own proxy sends has been judged, by the policy and by the proxy. */
+	if (!(skb->tc_index & TC_INDEX_FROM_INGRESS_PROXY)) {
+		ret = policy_check(skb, pkt, &(struct policy_question){
+			.endpoint_id = arrival->endpoint_id,
+			.identity = arrival->src_identity,
+			.direction = METRIC_INGRESS,
+			.ct_status = ct.status,
+		});
+		if (ret < 0)
+			return ret;
+		proxy_port_be = ret;
+	}
+	handling = proxy_port_be || skb->tc_index & TC_INDEX_FROM_INGRESS_PROXY ? CT_ENTRY_PROXY : 0;
+	if (ct_is_due(&ct, handling)) {
+		ret = ct_create(skb, pkt, CT_INGRESS, arrival->src_identity, handling);
 		if (ret)
 			return ret;
 	}
-	trace_packet(skb, config, pkt->family, &(struct trace){
-		.point = TO_ENDPOINT,
-		.reason = ct.status,
-		.source = arrival->endpoint_id,
-		.src_identity = arrival->src_identity,
-		.dst_identity = arrival->dst_identity,
-		.dst_id = arrival->endpoint_id,
-		.ifindex = arrival->ifindex,
-		.monitor = ct.monitor,
-	});
+	if (proxy_port_be) {
+		trace.dst_id = bpf_ntohs(proxy_port_be);
+		return redirect_to_proxy(skb, pkt, config, hook, &trace);
+	}
+	trace.point = TO_ENDPOINT;
+	trace.dst_id = arrival->endpoint_id;
+	trace_packet(skb, config, pkt->family, &trace);
 	return hand_over(skb, arrival);
 }
 

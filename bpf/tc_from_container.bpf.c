@@ -6,6 +6,7 @@
 #include "forward.h"
 #include "neighbour.h"
 #include "policy.h"
+#include "proxy.h"
 
 static __always_inline bool is_tunnel_packet(const struct packet *pkt, const struct node_config *config)
 {
@@ -26,11 +27,21 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 	const struct endpoint_info *local;
 	const struct ipcache_info *remote = NULL;
 	struct ct_state ct = {};
+	__be16 proxy_port_be;
+	__u16 handling;
 	int ret;
 
 	ret = ct_lookup(skb, pkt, CT_EGRESS, config, &ct);
 	if (ret)
 		return ret;
+	/* The pod serves a proxy that speaks with its client's address: the answer is the proxy's, not the client's. */
+	if (ct.status == CT_REPLY && ct.flags & CT_ENTRY_PROXY)
+		return redirect_to_proxy(skb, pkt, config, AT_INGRESS, &(struct trace){
+			.reason = ct.status,
+			.monitor = ct.monitor,
+			.source = own->endpoint_id,
+			.src_identity = own->identity,
+		});
 
 	local = find_endpoint(&pkt->daddr, pkt->family);
 	if (local) {
@@ -48,14 +59,21 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 	});
 	if (ret < 0)
 		return ret;
-	/* Nobody listens on the ports of proxies yet: what a proxy has to judge does not pass unjudged. */
-	if (ret > 0)
-		return DROP(pkt, DROP_PROXY_NOT_SUPPORTED, 0);
-	if (ct.status == CT_NEW) {
-		ret = ct_create(skb, pkt, CT_EGRESS, own->identity);
+	proxy_port_be = ret;
+	handling = proxy_port_be ? CT_ENTRY_PROXY : 0;
+	if (ct_is_due(&ct, handling)) {
+		ret = ct_create(skb, pkt, CT_EGRESS, own->identity, handling);
 		if (ret)
 			return ret;
 	}
+	if (proxy_port_be)
+		return redirect_to_proxy(skb, pkt, config, AT_INGRESS, &(struct trace){
+			.reason = ct.status,
+			.monitor = ct.monitor,
+			.source = own->endpoint_id,
+			.src_identity = own->identity,
+			.dst_id = bpf_ntohs(proxy_port_be),
+		});
 
 	if (local && !(local->flags & ENDPOINT_HOST))
 		return deliver(skb, pkt, local, own->identity, DELIVER_PEER);

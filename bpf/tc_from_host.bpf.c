@@ -1,12 +1,21 @@
 /* tc egress of cilium_host: packets of the node's own stack to pods, here or on other nodes. */
 #include "forward.h"
+#include "proxy.h"
 
 static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
 				  __u32 src_identity, __u32 *dst_identity)
 {
 	const struct endpoint_info *local;
 	const struct ipcache_info *remote;
+	/* Connections of the node are not tracked, so each packet is shown. */
+	struct ct_state ct = { .monitor = MONITOR_DEFAULT };
+	int ret;
 
+	if (skb->tc_index & TC_INDEX_FROM_PROXY) {
+		ret = track_proxy(skb, pkt, config, src_identity, &ct);
+		if (ret)
+			return ret;
+	}
 	local = find_endpoint(&pkt->daddr, pkt->family);
 	if (local && !(local->flags & ENDPOINT_HOST)) {
 		*dst_identity = local->identity;
@@ -25,8 +34,7 @@ static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, con
 		.src_identity = src_identity,
 		.dst_identity = remote->identity,
 		.ifindex = config->overlay_ifindex,
-		/* Connections of the node are not tracked, so each packet is shown. */
-		.monitor = MONITOR_DEFAULT,
+		.monitor = ct.monitor,
 	});
 	return encapsulate(skb, pkt, config, remote, src_identity);
 }
@@ -49,10 +57,10 @@ int from_host(struct __sk_buff *skb)
 		return TC_ACT_OK;
 	drop.source = config->host_endpoint_id;
 	drop.src_identity = identity_from_stack(skb, &pkt);
+	skb->tc_index = proxy_of(skb->mark);
 	skb->mark = 0;
-	skb->tc_index = 0;
 	trace_packet(skb, config, pkt.family, &(struct trace){
-		.point = FROM_HOST,
+		.point = skb->tc_index & TC_INDEX_FROM_PROXY ? FROM_PROXY : FROM_HOST,
 		.reason = REASON_UNKNOWN,
 		.source = config->host_endpoint_id,
 		.src_identity = drop.src_identity,

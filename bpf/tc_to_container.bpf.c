@@ -4,7 +4,7 @@
  * rest (nodes that route to each veth instead of to cilium_host) takes that step now.
  */
 #include "events.h"
-#include "lookup.h"
+#include "proxy.h"
 
 SEC("tc")
 int to_container(struct __sk_buff *skb)
@@ -36,6 +36,7 @@ int to_container(struct __sk_buff *skb)
 		return drop_packet(skb, &pkt, DROP(&pkt, DROP_ENDPOINT_NOT_READY, 0), &drop);
 
 	drop.src_identity = identity_from_stack(skb, &pkt);
+	skb->tc_index = proxy_of(skb->mark);
 	skb->mark = 0;
 	skb->cb[SCRATCH_SRC_IDENTITY] = drop.src_identity;
 	skb->cb[SCRATCH_ENDPOINT] = own->endpoint_id | DELIVER_PASS << 16;

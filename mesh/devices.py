@@ -9,6 +9,7 @@ Elsewhere: bpf/datapath.py says what it expects of these devices and attaches th
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network, IPv6Network
@@ -28,6 +29,11 @@ OVERLAY_DEVICE: Final = "cilium_vxlan"
 VXLAN_PORT: Final = 8472
 VXLAN_OVERHEAD: Final = 50
 """Outer Ethernet, IPv4, UDP and VXLAN headers."""
+
+MARK_TO_PROXY: Final = 0x200
+MARK_KIND_MASK: Final = 0xF00
+PROXY_TABLE: Final = 2004
+PROXY_RULE_PRIORITY: Final = 9
 
 SYSCTLS: Final[Mapping[str, str]] = {
     "net/ipv4/ip_forward": "1",
@@ -85,7 +91,27 @@ class NodeDevices:
             set_sysctl(name, value)
         for name in (HOST_DEVICE, HOST_PEER, OVERLAY_DEVICE, uplink):
             set_sysctl(f"net/ipv4/conf/{name}/rp_filter", "0")
+        # Packets of the node itself come back on this device when a proxy is to judge them.
+        set_sysctl(f"net/ipv4/conf/{HOST_DEVICE}/accept_local", "1")
+        for family in (socket.AF_INET, socket.AF_INET6):
+            self._lead_to_proxies(family)
         self._address(node, mtu - VXLAN_OVERHEAD)
+
+    def _lead_to_proxies(self, family: int) -> None:
+        """What the programs mark for a proxy is this node's, whatever its destination (spec/datapath.md, section 2)."""
+        everything = "0.0.0.0/0" if family == socket.AF_INET else "::/0"
+        self._ip.route("replace", family=family, table=PROXY_TABLE, type="local", dst=everything, oif=self._index("lo"))
+        rule = {
+            "priority": PROXY_RULE_PRIORITY,
+            "table": PROXY_TABLE,
+            "fwmark": MARK_TO_PROXY,
+            "fwmask": MARK_KIND_MASK,
+        }
+        try:
+            self._ip.rule("add", family=family, **rule)
+        except NetlinkError as error:
+            if error.code != errno.EEXIST:
+                raise
 
     def _address(self, node: Node, pod_mtu: int) -> None:
         host = self._index(HOST_DEVICE)

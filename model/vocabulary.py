@@ -253,11 +253,13 @@ DROP_FILES: Final[dict[int, str]] = {
     215: "tc_from_host.bpf.c",
     216: "tc_from_netdev.bpf.c",
     217: "tc_to_netdev.bpf.c",
+    218: "tc_to_host.bpf.c",
     220: "packet.h",
     221: "conntrack.h",
     222: "forward.h",
     223: "neighbour.h",
     224: "policy.h",
+    229: "proxy.h",
 }
 """Source files of drop events by file id; others print as "unknown(N)"."""
 

@@ -23,6 +23,7 @@ enum ct_direction {
 struct ct_state {
 	__u32	monitor;		/* bytes to report; 0: nothing new about this connection */
 	__u8	status;			/* enum ct_status */
+	__u16	flags;			/* of its entry, CT_ENTRY_*; 0 while there is none */
 };
 
 static __always_inline __u8 ct_own_flag(enum ct_direction direction)
@@ -137,6 +138,7 @@ ct_find(struct __sk_buff *skb, void *map, const void *reverse, const void *forwa
 	entry = bpf_map_lookup_elem(map, reverse);
 	if (entry && ct_usable(entry, pkt, now)) {
 		state->status = pkt->icmp_error ? CT_RELATED : CT_REPLY;
+		state->flags = entry->flags;
 		ct_hit(skb, entry, pkt, direction, config, now, state);
 		return;
 	}
@@ -144,6 +146,7 @@ ct_find(struct __sk_buff *skb, void *map, const void *reverse, const void *forwa
 	entry = bpf_map_lookup_elem(map, forward);
 	if (entry && ct_usable(entry, pkt, now)) {
 		state->status = pkt->icmp_error ? CT_RELATED : CT_ESTABLISHED;
+		state->flags = entry->flags;
 		ct_hit(skb, entry, pkt, direction, config, now, state);
 		return;
 	}
@@ -213,6 +216,7 @@ ct_lookup(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction
 		return DROP(pkt, DROP_CT_UNKNOWN_PROTOCOL, 0);
 
 	state->monitor = 0;
+	state->flags = 0;
 	if (pkt->family == FAMILY_IPV4) {
 		struct ct4_key forward, reverse;
 
@@ -234,11 +238,42 @@ ct_lookup(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction
 	return 0;
 }
 
-/* Remember a new connection, and that ICMP errors may come about it. Returns 0 or -DROP_*. */
-static __always_inline int
-ct_create(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction, __u32 src_identity)
+/* Is this a reply for whoever is asked, by `direction`? Only looks; ct_lookup() also notes the packet. */
+static __always_inline bool ct_is_reply(const struct packet *pkt, enum ct_direction direction)
 {
-	struct ct_entry entry = { .src_identity = src_identity }, related = { .src_identity = src_identity };
+	const struct ct_entry *entry;
+
+	if (pkt->family == FAMILY_IPV4) {
+		struct ct4_key forward, reverse;
+
+		ct4_keys(pkt, direction, &forward, &reverse);
+		entry = bpf_map_lookup_elem(pkt->protocol == IPPROTO_TCP ? (void *)&cilium_ct4_global :
+					    (void *)&cilium_ct_any4_global, &reverse);
+	} else {
+		struct ct6_key forward, reverse;
+
+		ct6_keys(pkt, direction, &forward, &reverse);
+		entry = bpf_map_lookup_elem(pkt->protocol == IPPROTO_TCP ? (void *)&cilium_ct6_global :
+					    (void *)&cilium_ct_any6_global, &reverse);
+	}
+	return entry && ct_usable(entry, pkt, now_s());
+}
+
+/* Does the connection need an entry, made now or made again because it is handled differently from now on? */
+static __always_inline bool ct_is_due(const struct ct_state *state, __u16 handling)
+{
+	return state->status == CT_NEW ||
+	       (state->status == CT_ESTABLISHED && (state->flags & CT_ENTRY_HANDLING) != handling);
+}
+
+/* Remember a new connection and how it is handled (CT_ENTRY_HANDLING), and that ICMP errors may come about it.
+ * Returns 0 or -DROP_*.
+ */
+static __always_inline int
+ct_create(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction, __u32 src_identity, __u16 handling)
+{
+	struct ct_entry entry = { .src_identity = src_identity, .flags = handling };
+	struct ct_entry related = { .src_identity = src_identity };
 	__u32 now = now_s();
 	long err;
 

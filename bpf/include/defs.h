@@ -60,7 +60,9 @@ enum identity {
 /* skb->mark between programs and the kernel's stack: kind in 0x0F00, an identity split around it. */
 enum mark {
 	MARK_KIND_MASK = 0x0F00,
+	MARK_TO_PROXY = 0x0200,		/* port of the proxy above, as on the wire; 0: of an established connection */
 	MARK_OVERLAY = 0x0400,
+	MARK_FROM_L7LB = 0x0900,	/* a load balancer's connection to a backend, for a pod of this node */
 	MARK_FROM_INGRESS_PROXY = 0x0A00,
 	MARK_FROM_EGRESS_PROXY = 0x0B00,
 	MARK_HOST = 0x0C00,
@@ -77,10 +79,13 @@ static __always_inline __u32 mark_identity(__u32 mark)
 	return mark >> 16 | (mark & 0xFF) << 16;
 }
 
-/* skb->tc_index: set right before a redirect to a veth, so that to_container lets the packet pass. Every program at
- * a tc ingress hook clears tc_index first: a pod cannot set it.
+/* skb->tc_index: what one program tells the next about a packet. Every program at a tc ingress hook clears it first: a
+ * pod cannot set it.
  */
-#define TC_INDEX_DELIVERED	0x20
+#define TC_INDEX_FROM_INGRESS_PROXY	0x01
+#define TC_INDEX_FROM_EGRESS_PROXY	0x02
+#define TC_INDEX_FROM_PROXY	(TC_INDEX_FROM_INGRESS_PROXY | TC_INDEX_FROM_EGRESS_PROXY)
+#define TC_INDEX_DELIVERED	0x20	/* set right before a redirect to a veth: to_container lets the packet pass */
 
 /* skb->cb[]: what a caller hands to the endpoint's ingress program over the tail call. */
 enum scratch {

@@ -19,7 +19,9 @@ enum drop_reason {
 	DROP_ENCAPSULATION_PROHIBITED = 170,
 	DROP_INVALID_IDENTITY = 171,
 	DROP_FRAGMENT_NOT_FOUND = 175,
-	DROP_PROXY_NOT_SUPPORTED = 180,
+	DROP_SOCKET_NOT_FOUND = 178,	/* a proxy's connection, but the proxy is gone */
+	DROP_SOCKET_ASSIGN_FAILED = 179,
+	DROP_PROXY_NOT_SUPPORTED = 180,	/* nobody listens at the proxy's port */
 	DROP_POLICY_DENY = 181,		/* a rule denies it */
 	DROP_AUTH_REQUIRED = 189,
 	DROP_TTL_EXCEEDED = 196,
@@ -37,11 +39,13 @@ enum drop_file {
 	FILE_FROM_HOST = 215,
 	FILE_FROM_NETDEV = 216,
 	FILE_TO_NETDEV = 217,
+	FILE_TO_HOST = 218,
 	FILE_PACKET = 220,
 	FILE_CONNTRACK = 221,
 	FILE_FORWARD = 222,
 	FILE_NEIGHBOUR = 223,
 	FILE_POLICY = 224,
+	FILE_PROXY = 229,
 };
 
 /* Folded to a constant by the compiler; a file that is missing here shows as unknown. */
@@ -55,11 +59,13 @@ enum drop_file {
 	FILE_IS("tc_from_host.bpf.c") ? FILE_FROM_HOST : \
 	FILE_IS("tc_from_netdev.bpf.c") ? FILE_FROM_NETDEV : \
 	FILE_IS("tc_to_netdev.bpf.c") ? FILE_TO_NETDEV : \
+	FILE_IS("tc_to_host.bpf.c") ? FILE_TO_HOST : \
 	FILE_IS("packet.h") ? FILE_PACKET : \
 	FILE_IS("conntrack.h") ? FILE_CONNTRACK : \
 	FILE_IS("forward.h") ? FILE_FORWARD : \
 	FILE_IS("neighbour.h") ? FILE_NEIGHBOUR : \
-	FILE_IS("policy.h") ? FILE_POLICY : FILE_UNKNOWN)
+	FILE_IS("policy.h") ? FILE_POLICY : \
+	FILE_IS("proxy.h") ? FILE_PROXY : FILE_UNKNOWN)
 
 /* `return DROP(pkt, reason, ext)`: a negative result that remembers where it was decided. */
 #define DROP(pkt, reason, ext)	({ \

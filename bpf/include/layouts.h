@@ -183,6 +183,10 @@ _Static_assert(sizeof(struct ct_entry) == 56, "layout known to maps.py");
 #define CT_ENTRY_TX_CLOSING	0x02
 #define CT_ENTRY_CLOSING	(CT_ENTRY_RX_CLOSING | CT_ENTRY_TX_CLOSING)
 #define CT_ENTRY_SEEN_NON_SYN	0x10
+#define CT_ENTRY_PROXY		0x40	/* one side of it is a proxy of this node */
+#define CT_ENTRY_FROM_L7LB	0x100	/* a load balancer of this node opened it in the pod's name */
+/* How packets of the connection are handled: chosen when it is made, and made again when the choice changes. */
+#define CT_ENTRY_HANDLING	(CT_ENTRY_PROXY | CT_ENTRY_FROM_L7LB)
 
 struct fragment_key {			/* cilium_fragments: ports of a datagram, by its id */
 	union addr saddr;

@@ -44,9 +44,13 @@ static __always_inline __u32 identity_from_stack(const struct __sk_buff *skb, co
 {
 	switch (skb->mark & MARK_KIND_MASK) {
 	case MARK_IDENTITY:
+		return mark_identity(skb->mark);
 	case MARK_FROM_INGRESS_PROXY:
 	case MARK_FROM_EGRESS_PROXY:
-		return mark_identity(skb->mark);
+		/* A proxy that speaks with its client's address need not know who that is. */
+		if (mark_identity(skb->mark))
+			return mark_identity(skb->mark);
+		break;
 	case MARK_HOST:
 		return IDENTITY_HOST;
 	}

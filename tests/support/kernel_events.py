@@ -20,6 +20,7 @@ POINTS = {
     3: "to-stack",
     4: "to-overlay",
     5: "from-endpoint",
+    6: "from-proxy",
     7: "from-host",
     9: "from-overlay",
     10: "from-network",

@@ -107,6 +107,13 @@ def ping(netns: str, address: str, timeout_s: float = 1.0) -> bool:
     return inside(netns, ask)
 
 
+def proxy_routes(netns: str) -> None:
+    """Packets for proxies are this node's, whatever their destination; as mesh/devices.py makes it."""
+    for family in ("-4", "-6"):
+        for line in ("rule add pref 9 fwmark 0x200/0xf00 lookup 2004", "route add local default dev lo table 2004"):
+            subprocess.run(["ip", "-n", netns, family, *line.split()], check=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A pod: its namespace and what the datapath knows of it."""
@@ -226,6 +233,9 @@ class Network:
             "link set cilium_vxlan addrgenmode none up",
             netns=netns,
         )
+        # Packets of the node itself, on their way to a proxy, come back from here.
+        sysctl(netns, ipv4__conf__cilium_host__accept_local=1)
+        proxy_routes(netns)
         node.datapath.ensure_loaded()
         node.datapath.attach_host("cilium_host")
         node.datapath.attach_overlay("cilium_vxlan")
