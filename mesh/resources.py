@@ -478,10 +478,12 @@ KINDS: Final[dict[str, Kind]] = {
 
 @cache
 def known_kinds() -> dict[str, Kind]:
-    """All kinds: those above, and policies, which are built of the models above."""
-    from mesh.policy import documents
+    """All kinds: those above, and those of the rooms, which are built of the models above."""
+    from mesh.envoyconfig import documents as envoyconfig
+    from mesh.ingress import secrets
+    from mesh.policy import documents as policy
 
-    return {**KINDS, **documents.KINDS}
+    return {**KINDS, **policy.KINDS, **envoyconfig.KINDS, **secrets.KINDS}
 
 
 def parse_manifests(text: str, source: str = "-", namespace: str = "default") -> list[Resource]:

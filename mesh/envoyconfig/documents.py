@@ -1,0 +1,101 @@
+"""CiliumEnvoyConfig and CiliumClusterwideEnvoyConfig, as users write them.
+
+In:        their fields, with Envoy's resources as plain data.
+Out:       frozen models; the resources are known to be messages of Envoy's.
+Elsewhere: validation.py asks Envoy itself; translate.py makes of them what a node's Envoy gets.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, Field
+
+from mesh.envoyconfig import messages
+from mesh.resources import DnsLabel, DnsName, Kind, LabelSelector, Model, Port, Resource
+
+MAX_RESOURCES: Final = 1000
+
+
+def _checked(raw: dict[str, Any]) -> dict[str, Any]:
+    messages.parse(raw)
+    return raw
+
+
+EnvoyResource = Annotated[dict[str, Any], AfterValidator(_checked)]
+
+
+class ServiceListener(Model):
+    """A service whose traffic goes to a listener."""
+
+    name: DnsName
+    namespace: DnsLabel | Literal[""] = ""
+    ports: tuple[Port, ...] = ()
+    """Of the service; none: all of them."""
+    listener: str = ""
+    """Empty: the first listener of the resource."""
+
+
+class BackendService(Model):
+    """A service whose backends Envoy learns, and whose traffic goes where it went."""
+
+    name: DnsName
+    namespace: DnsLabel | Literal[""] = ""
+    number: tuple[str, ...] = ()
+    """Port numbers or names; none: all of them."""
+
+
+class EnvoyConfigSpec(Model):
+    services: tuple[ServiceListener, ...] = ()
+    backend_services: tuple[BackendService, ...] = ()
+    resources: Annotated[tuple[EnvoyResource, ...], Field(max_length=MAX_RESOURCES)] = ()
+    node_selector: LabelSelector | None = None
+
+
+class Condition(Model):
+    """One statement about a resource, as Kubernetes writes it."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str = ""
+    message: str = ""
+    observed_generation: int | None = None
+    ignored = frozenset({"lastTransitionTime"})
+
+
+class EnvoyConfigStatus(Model):
+    conditions: tuple[Condition, ...] = ()
+
+
+class EnvoyConfig(Resource):
+    """What both kinds have in common."""
+
+    spec: EnvoyConfigSpec
+    status: EnvoyConfigStatus = EnvoyConfigStatus()
+
+    def namespace_of(self, one: ServiceListener | BackendService) -> str:
+        """Where a service that this resource names lives."""
+        raise NotImplementedError
+
+
+class CiliumEnvoyConfig(EnvoyConfig):
+    kind: Literal["CiliumEnvoyConfig"] = "CiliumEnvoyConfig"
+
+    def namespace_of(self, one: ServiceListener | BackendService) -> str:
+        # v2 has put the kind into namespaces; what was v2alpha1 belonged to the cluster and could name any.
+        if self.api_version.endswith("/v2alpha1"):
+            return one.namespace or self.namespace
+        return self.namespace
+
+
+class CiliumClusterwideEnvoyConfig(EnvoyConfig):
+    kind: Literal["CiliumClusterwideEnvoyConfig"] = "CiliumClusterwideEnvoyConfig"
+
+    def namespace_of(self, one: ServiceListener | BackendService) -> str:
+        return one.namespace or "default"
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "CiliumEnvoyConfig": Kind(CiliumEnvoyConfig, ("cilium.io/v2", "cilium.io/v2alpha1"), True),
+    "CiliumClusterwideEnvoyConfig": Kind(CiliumClusterwideEnvoyConfig, ("cilium.io/v2", "cilium.io/v2alpha1"), False),
+}

@@ -1,0 +1,186 @@
+"""Listeners of a CiliumEnvoyConfig: where they listen, and in whose name they talk to backends.
+
+In:        a Listener message with full names.
+Out:       the same message, completed.
+Elsewhere: clusters.py binds everything that is not said in a pod's name to the node's ingress address.
+
+A pod of this node is still itself behind the listener: its address is the source towards the backend, and the mark says
+to the kernel that the pod's egress policy is to judge that connection. So each chain of filters that speaks HTTP comes
+twice, once for the addresses of this node's pods.
+
+Source: spec/mesh.md section 2; spec/datapath.md section 2 (marks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import Any, Final
+
+from mesh.envoyconfig import messages
+from mesh.envoyconfig.naming import Source
+
+MARK_POD: Final = 0x0900
+"""Towards a backend in the name of a pod of this node."""
+MARK_INGRESS: Final = 0x0A00
+"""Towards a backend in the name of the node's ingress address."""
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+
+_ROUTER: Final = "envoy.filters.http.router"
+_KNOWN_FILTERS: Final = {
+    _ROUTER: "envoy.extensions.filters.http.router.v3.Router",
+    "envoy.filters.http.grpc_web": "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
+    "envoy.filters.http.grpc_stats": "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+    "envoy.filters.http.cors": "envoy.extensions.filters.http.cors.v3.Cors",
+    "envoy.filters.http.fault": "envoy.extensions.filters.http.fault.v3.HTTPFault",
+}
+"""HTTP filters that mean something without a configuration. Envoy itself no longer guesses it from the name."""
+_TLS_INSPECTOR: Final = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+_ORIGINAL_SRC: Final = "envoy.extensions.filters.http.original_src.v3.OriginalSrc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a translation has to know about the node and its Envoy."""
+
+    port: Callable[[str], int]
+    """Where the listener of this full name listens."""
+    source: Source
+    pod_ranges: tuple[Network, ...] = ()
+    """Of this node's pods."""
+    own: tuple[Address, ...] = ()
+    """Addresses inside `pod_ranges` that are no pod's: the router's and the ingress address."""
+    ingress: tuple[Address, ...] = ()
+    """In whose name clients that are no pods of this node are served; none: the node's own address."""
+    access_log: Callable[[], Sequence[Any]] = tuple
+    """Envoy AccessLog messages that make flows of requests."""
+
+
+def complete(listener: Any, place: Place) -> None:
+    """Fill in what users leave out."""
+    if not listener.HasField("address"):
+        port = place.port(listener.name)
+        _listen(listener.address, "127.0.0.1", port)
+        _listen(listener.additional_addresses.add().address, "::1", port)
+        listener.transparent.value = True
+    chains = list(listener.filter_chains)
+    if listener.HasField("default_filter_chain"):
+        chains.append(listener.default_filter_chain)
+    for chain in chains:
+        for one in chain.filters:
+            _change_connection_manager(one, lambda manager: _complete_connection_manager(manager, place))
+    _inspect_tls(listener)
+    if place.pod_ranges:
+        _split(listener, place)
+
+
+def port_of(listener: Any) -> int:
+    """The port of a completed listener, for redirection."""
+    return int(listener.address.socket_address.port_value)
+
+
+def _listen(address: Any, ip: str, port: int) -> None:
+    address.socket_address.address = ip
+    address.socket_address.port_value = port
+
+
+def _change_connection_manager(network_filter: Any, change: Callable[[Any], None]) -> bool:
+    if network_filter.typed_config.type_url != messages.URL + messages.HCM:
+        return False
+    manager = messages.unpacked(network_filter.typed_config)
+    change(manager)
+    network_filter.typed_config.Pack(manager, deterministic=True)
+    return True
+
+
+def _complete_connection_manager(manager: Any, place: Place) -> None:
+    for one in manager.http_filters:
+        if one.WhichOneof("config_type") is None and one.name in _KNOWN_FILTERS:
+            one.typed_config.Pack(messages.new(_KNOWN_FILTERS[one.name]))
+    if not manager.HasField("use_remote_address"):
+        # Without it Envoy believes X-Forwarded-For, and a client could choose the address it is logged with.
+        manager.use_remote_address.value = True
+        manager.skip_xff_append = True
+    manager.access_log.extend(place.access_log())
+
+
+def _inspect_tls(listener: Any) -> None:
+    """Add what reads the server name, when a chain asks for it."""
+    matches = [chain.filter_chain_match for chain in listener.filter_chains]
+    wanted = any(one.server_names or one.transport_protocol or one.application_protocols for one in matches)
+    have = any(one.typed_config.type_url == messages.URL + _TLS_INSPECTOR for one in listener.listener_filters)
+    if wanted and not have:
+        added = listener.listener_filters.add(name="envoy.filters.listener.tls_inspector")
+        added.typed_config.Pack(messages.new(_TLS_INSPECTOR))
+
+
+def _split(listener: Any, place: Place) -> None:
+    """For each chain that speaks HTTP one more, for this node's pods."""
+    for chain in list(listener.filter_chains):
+        match = chain.filter_chain_match
+        wanted = [_network(one) for one in match.source_prefix_ranges] or None
+        local = _common(place.pod_ranges, wanted)
+        if local and _in_pods_name(listener, chain, local):
+            rest = [one for one in wanted or () if not any(_covers(pods, one) for pods in place.pod_ranges)]
+            others = rest if wanted else [ip_network("0.0.0.0/0"), ip_network("::/0")]
+            others += _common([ip_network(one) for one in place.own], wanted)
+            del match.source_prefix_ranges[:]
+            _add_ranges(match, others)
+    if listener.HasField("default_filter_chain"):
+        _in_pods_name(listener, listener.default_filter_chain, place.pod_ranges)
+
+
+def _in_pods_name(listener: Any, chain: Any, local: Iterable[Network]) -> bool:
+    twin = type(chain)()
+    twin.CopyFrom(chain)
+    changed = [_change_connection_manager(one, _keep_address) for one in twin.filters]
+    if not any(changed):
+        return False
+    if twin.name:
+        twin.name += "-pods"
+    del twin.filter_chain_match.source_prefix_ranges[:]
+    _add_ranges(twin.filter_chain_match, local)
+    listener.filter_chains.append(twin)
+    return True
+
+
+def _keep_address(manager: Any) -> None:
+    """Towards backends with the client's address. That has to be the real one, not what a header says."""
+    manager.use_remote_address.value = True
+    manager.xff_num_trusted_hops = 0
+    del manager.original_ip_detection_extensions[:]
+    kept = list(manager.http_filters)
+    at = next((number for number, one in enumerate(kept) if one.name == _ROUTER), len(kept))
+    original = type(manager.http_filters.add())(name="envoy.filters.http.original_src")
+    original.typed_config.Pack(messages.new(_ORIGINAL_SRC, mark=MARK_POD))
+    del manager.http_filters[:]
+    manager.http_filters.extend([*kept[:at], original, *kept[at:]])
+
+
+def _network(range: Any) -> Network:
+    return ip_network(f"{range.address_prefix}/{range.prefix_len.value}", strict=False)
+
+
+def _covers(outer: Network, inner: Network) -> bool:
+    return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]
+
+
+def _common(ones: Iterable[Network], others: Sequence[Network] | None) -> list[Network]:
+    """Where both are; None stands for everything."""
+    if others is None:
+        return list(ones)
+    return [
+        one if _covers(other, one) else other
+        for one in ones
+        for other in others
+        if _covers(one, other) or _covers(other, one)
+    ]
+
+
+def _add_ranges(match: Any, ranges: Iterable[Network]) -> None:
+    for one in ranges:
+        added = match.source_prefix_ranges.add(address_prefix=str(one.network_address))
+        added.prefix_len.value = one.prefixlen
