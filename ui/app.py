@@ -37,7 +37,11 @@ def create_app(hub: Hub, most_clients: int) -> FastAPI:
 
     @app.get("/healthz")
     async def health() -> dict[str, object]:
-        return {"relay": "connected" if hub.connected else hub.relay_text, "flows": len(hub.ring)}
+        return {
+            "relay": "connected" if hub.connected else hub.relay_text,
+            "flows": len(hub.ring),
+            "seen": hub.ring.head,
+        }
 
     @app.websocket("/api/live")
     async def live(socket: WebSocket) -> None:

@@ -188,7 +188,8 @@ def _edges(
     line_of = np.full(len(kept), -1)
     line_of[kept] = line
     group = line_of[totals.latencies // BINS]
-    p50, p99 = percentiles(group[group >= 0] * BINS + (totals.latencies % BINS)[group >= 0], len(pairs))
+    timed = group >= 0
+    p50, p99 = percentiles(group[timed] * BINS + (totals.latencies % BINS)[timed], totals.answers[timed], len(pairs))
     order = np.lexsort((-totals.counts[kept, Count.FLOWS], line))
     starts = np.searchsorted(line[order], np.arange(len(pairs) + 1))
     keys = totals.keys[kept][order].tolist()

@@ -37,6 +37,10 @@ MOST_ARROWS: Final = 60_000
 EPHEMERAL: Final = 32_768
 """First port that Linux gives to the end that opens a connection (ip_local_port_range)."""
 CHUNK: Final = 65_536
+MOST_PIECES: Final = 8
+"""Pieces of one second, before they are joined."""
+SETTLED_S: Final = 2
+"""A second so far behind the newest gets few flows any more."""
 
 
 class Count(IntEnum):
@@ -75,7 +79,14 @@ class Piece:
     arrows: I64
     counts: npt.NDArray[np.int32]
     latencies: I64
-    """arrow * BINS + bin, one per answer with a latency."""
+    """arrow * BINS + bin of the answers with a latency, each once, in order."""
+    answers: npt.NDArray[np.int32]
+    """How many answers each of these had."""
+
+    @property
+    def entries(self) -> int:
+        """What it costs to keep."""
+        return len(self.arrows) + len(self.latencies) // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +98,9 @@ class Totals:
     last_s: I64
     """Second of the newest flow."""
     latencies: I64
-    """line * BINS + bin of every answer with a latency."""
+    """line * BINS + bin of answers with a latency."""
+    answers: I64
+    """How many answers each of these had."""
 
 
 class Rollup:
@@ -100,6 +113,8 @@ class Rollup:
         self._keys = np.zeros(64, np.uint64)
         self._seconds: OrderedDict[int, list[Piece]] = OrderedDict()
         self._bands: dict[int, I64] = {}
+        self._growing: set[int] = set()
+        """Seconds that got flows since they were joined."""
         self._entries = 0
 
     def catch_up(self) -> None:
@@ -117,7 +132,7 @@ class Rollup:
         chosen = [(second, piece) for second, pieces in self._between(start_s, stop_s) for piece in pieces]
         if not chosen:
             none = np.zeros(0, np.int64)
-            return Totals(none.astype(np.uint64), np.zeros((0, COLUMNS), np.int64), none, none)
+            return Totals(none.astype(np.uint64), np.zeros((0, COLUMNS), np.int64), none, none, none)
         arrows = np.concatenate([piece.arrows for _, piece in chosen])
         used, line = np.unique(arrows, return_inverse=True)
         matrix = np.concatenate([piece.counts for _, piece in chosen])
@@ -129,7 +144,8 @@ class Rollup:
         np.maximum.at(last, line, seconds)
         latencies = np.concatenate([piece.latencies for _, piece in chosen])
         lines = np.searchsorted(used, latencies // BINS) * BINS + latencies % BINS
-        return Totals(self._keys[used], counts, last, lines)
+        answers = np.concatenate([piece.answers for _, piece in chosen]).astype(np.int64)
+        return Totals(self._keys[used], counts, last, lines, answers)
 
     def series(self, keys: set[int], start_s: int, stop_s: int, column: Count = Count.FLOWS) -> list[int]:
         """Counts per second of some arrows together, for a sparkline."""
@@ -173,14 +189,26 @@ class Rollup:
             used, line = np.unique(arrows[here], return_inverse=True)
             counts = np.stack([np.bincount(line, column[here], len(used)) for column in columns], axis=1)
             timed = here & (bins > 0)
-            piece = Piece(used, counts.astype(np.int32), arrows[timed] * BINS + bins[timed])
-            self._entries += len(used)
+            latencies, answers = np.unique(arrows[timed] * BINS + bins[timed], return_counts=True)
+            piece = Piece(used, counts.astype(np.int32), latencies, answers.astype(np.int32))
+            self._entries += piece.entries
             pieces = self._seconds.setdefault(second, [])
             pieces.append(piece)
-            if len(pieces) > 8:
-                self._entries -= sum(len(each.arrows) for each in pieces)
-                pieces[:] = [_joined(pieces)]
-                self._entries += len(pieces[0].arrows)
+            self._growing.add(second)
+            if len(pieces) > MOST_PIECES:
+                self._join(second)
+        newest = max(self._bands)
+        for second in [second for second in self._growing if second < newest - SETTLED_S]:
+            self._growing.discard(second)
+            self._join(second)
+
+    def _join(self, second: int) -> None:
+        """One piece of many: a second that is over is kept as small as it gets."""
+        pieces = self._seconds[second]
+        if len(pieces) > 1:
+            self._entries -= sum(piece.entries for piece in pieces)
+            pieces[:] = [_joined(pieces)]
+            self._entries += pieces[0].entries
 
     def _add_lost(self, rows: Rows) -> None:
         for second, aux in zip((rows["ts_ns"] // NS).tolist(), rows["aux"].tolist(), strict=True):
@@ -241,8 +269,9 @@ class Rollup:
         for second in [second for second in self._bands if second <= newest - MOST_SECONDS]:
             del self._bands[second]
         while self._seconds and (self._entries > MOST_ENTRIES or next(iter(self._seconds)) <= newest - MOST_SECONDS):
-            _, pieces = self._seconds.popitem(last=False)
-            self._entries -= sum(len(piece.arrows) for piece in pieces)
+            second, pieces = self._seconds.popitem(last=False)
+            self._growing.discard(second)
+            self._entries -= sum(piece.entries for piece in pieces)
 
 
 def arrow_keys(rows: Rows, cards: Cards) -> U64:
@@ -265,15 +294,20 @@ def _joined(pieces: list[Piece]) -> Piece:
     matrix = np.concatenate([piece.counts for piece in pieces])
     used, line = np.unique(arrows, return_inverse=True)
     counts = np.stack([np.bincount(line, matrix[:, column], len(used)) for column in range(COLUMNS)], axis=1)
-    return Piece(used, counts.astype(np.int32), np.concatenate([piece.latencies for piece in pieces]))
+    latencies, place = np.unique(np.concatenate([piece.latencies for piece in pieces]), return_inverse=True)
+    answers = np.bincount(place, np.concatenate([piece.answers for piece in pieces]), len(latencies))
+    return Piece(used, counts.astype(np.int32), latencies, answers.astype(np.int32))
 
 
-def percentiles(latencies: I64, groups: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Median and 99th percentile in ms of each group; 0 where no latency is known. `latencies`: group * BINS + bin."""
+def percentiles(latencies: I64, answers: I64, groups: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Median and 99th percentile in ms of each group; 0 where no latency is known.
+
+    `latencies`: group * BINS + bin, any of them more than once; `answers`: how many each stands for.
+    """
     p50, p99 = np.zeros(groups), np.zeros(groups)
     if len(latencies):
         known, line = np.unique(latencies // BINS, return_inverse=True)
-        table = np.bincount(line * BINS + latencies % BINS, minlength=len(known) * BINS).reshape(-1, BINS)
+        table = np.bincount(line * BINS + latencies % BINS, answers, len(known) * BINS).reshape(-1, BINS)
         sums = table.cumsum(axis=1)
         for share, target in ((0.5, p50), (0.99, p99)):
             target[known] = bin_ms((sums >= share * sums[:, -1:]).argmax(axis=1))
