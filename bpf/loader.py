@@ -34,6 +34,7 @@ BPF_EXIST: Final = 2
 
 PERCPU_TYPES: Final = frozenset({5, 6, 10})  # enum bpf_map_type: percpu hash, percpu array, LRU percpu hash
 BATCH: Final = 4096
+RUN_TIME: Final = 0  # enum bpf_stats_type
 
 U8Array = npt.NDArray[np.uint8]
 
@@ -114,6 +115,16 @@ class _MapInfo(ctypes.Structure):
     )
 
 
+class _ProgramInfo(ctypes.Structure):
+    """Start of struct bpf_prog_info, up to what is read of it."""
+
+    _fields_ = (
+        ("front", ctypes.c_uint8 * 192),
+        ("run_time_ns", ctypes.c_uint64),
+        ("run_cnt", ctypes.c_uint64),
+    )
+
+
 _PRINT_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
@@ -160,6 +171,7 @@ class _Libbpf:
             "bpf_map_update_batch": (number, number, pointer, pointer, pointer, pointer),
             "bpf_map_delete_batch": (number, number, pointer, pointer, pointer),
             "bpf_prog_test_run_opts": (number, number, pointer),
+            "bpf_enable_stats": (number, number),
         }
         for name, (result, *arguments) in signatures.items():
             function = getattr(self.lib, name)
@@ -481,11 +493,31 @@ class Program:
             raise _error(f"run program {self.name}", result)
         return RunResult(int(options.retval), int(options.duration), data_out.raw[: options.data_size_out])
 
+    def run_time(self) -> tuple[int, int]:
+        """How often it ran while run times were measured (measure_run_time), and for how many nanoseconds in all."""
+        info = _ProgramInfo()
+        size = ctypes.c_uint32(ctypes.sizeof(info))
+        result = _libbpf().lib.bpf_obj_get_info_by_fd(self.fd, ctypes.byref(info), ctypes.byref(size))
+        if result != 0:
+            raise _error(f"ask about program {self.name}", result)
+        return int(info.run_cnt), int(info.run_time_ns)
+
     def close(self) -> None:
         """Close the descriptor; the program lives on while it is pinned or attached."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def measure_run_time() -> int:
+    """Let the kernel measure how long every program runs, until the descriptor that this returns is closed.
+
+    Costs each run of each program on the machine two readings of the clock (some 20 to 50 ns).
+    """
+    fd = int(_libbpf().lib.bpf_enable_stats(RUN_TIME))
+    if fd < 0:
+        raise _error("measure run times", fd)
+    return fd
 
 
 def _open_pinned(path: Path) -> int:

@@ -26,6 +26,7 @@ from model.knowledge import Knowledge
 from model.ring import InvalidCapacity, Ring, check_capacity
 from model.tables import Node
 from observer.config import ObserverConfig
+from observer.cost import CostService, PinnedPrograms
 from observer.namespaces import Namespaces
 from observer.peers import PeerEntry, Peers, PeerService
 from observer.pipeline import Pipeline
@@ -109,8 +110,12 @@ async def _open(config: ObserverConfig, opened: AsyncExitStack) -> _Observer:
         started_ns=time.monotonic_ns(),
     )
     peers = Peers()
+    programs = PinnedPrograms(_pin_dir(config, node.name)) if _reads_kernel(config) else None
+    if programs is not None:
+        opened.callback(programs.close)
+    cost = CostService(shared.node_name, shared.started_ns, programs)
     server = Server(
-        [ObserverService(shared), ColumnsService(shared), PeerService(peers)],
+        [ObserverService(shared), ColumnsService(shared), PeerService(peers), cost],
         metadata={"hubble-server-version": VERSION, "flowscope-columns": "1"},
     )
     # Open streams get half of the time that the process has to end.
@@ -242,10 +247,18 @@ def _open_source(config: ObserverConfig, node_name: str) -> Source | None:
             original_times=config.replay_original_times,
             period_s=config.replay_period_s,
         )
-    if config.events == "none":
+    if not _reads_kernel(config):
         return None
     # Replay and tests do without libbpf.
     from observer.kernel import Kernel
 
-    pin_dir = config.pin_dir or f"/sys/fs/bpf/flowscope/{node_name.rpartition('/')[2]}"
-    return Kernel(Path(pin_dir), config.perf_buffer_kib)
+    return Kernel(_pin_dir(config, node_name), config.perf_buffer_kib)
+
+
+def _reads_kernel(config: ObserverConfig) -> bool:
+    return config.events == "kernel" and not config.replay
+
+
+def _pin_dir(config: ObserverConfig, node_name: str) -> Path:
+    """Where the agent of this node pins maps and programs."""
+    return Path(config.pin_dir or f"/sys/fs/bpf/flowscope/{node_name.rpartition('/')[2]}")

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from relay.config import RelayConfig
+from relay.cost import RelayCost
 from relay.peers import Dialling, Peers, PeerWatch, listed_peer
 from relay.service import VERSION, RelayColumns, RelayObserver
 from rpc.health import SERVICE_NAMES, Health
@@ -38,7 +39,7 @@ async def serve(config: RelayConfig, stop: asyncio.Event, reload: asyncio.Event)
         peers.upsert(listed_peer(text, tls is not None, config.cluster_name))
     health = Health(SERVICE_NAMES, serving=False)
     server = Server(
-        [RelayObserver(config, peers), RelayColumns(config, peers)],
+        [RelayObserver(config, peers), RelayColumns(config, peers), RelayCost(config, peers)],
         metadata={"hubble-relay-version": VERSION, "flowscope-columns": "1"},
         health=health,
     )

@@ -20,6 +20,7 @@ from model.row import Kind, Rows
 from model.tables import Tables
 from proto.flow import flow_pb2
 from ui.cards import Cards
+from ui.cost import Costs
 from ui.facts import L7Facts
 from ui.layouts import Layouts
 from ui.picture import Openness, Picture, compare, draw
@@ -72,6 +73,7 @@ class Hub:
         self.connected = False
         self.relay_text = "connecting to the relay"
         self.nodes: dict[str, NodeFacts] = {}
+        self.costs = Costs()
         self.fresh = asyncio.Condition()
         self.started_at = time.time()
         self._counted: OrderedDict[str, Counted] = OrderedDict()

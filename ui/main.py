@@ -18,6 +18,7 @@ from rpc.target import Target
 from service.run import Failure
 from ui.app import create_app
 from ui.config import UiConfig
+from ui.cost import follow_costs
 from ui.feed import follow
 from ui.hub import Hub
 from ui.layouts import Layouts
@@ -64,7 +65,10 @@ async def serve(config: UiConfig, stop: asyncio.Event, reload: asyncio.Event) ->
     )
     sockets = [listening_socket(target)]
     async with channel, asyncio.TaskGroup() as tasks:
-        feeding = tasks.create_task(follow(channel, hub, config.history), name="feed")
+        feeding = [
+            tasks.create_task(follow(channel, hub, config.history), name="feed"),
+            tasks.create_task(follow_costs(channel, hub.costs), name="costs"),
+        ]
         serving = tasks.create_task(web.serve(sockets=sockets), name="web")
         log.info("dashboard ready", address=str(target), server=config.server)
         if token and not config.token:
@@ -72,7 +76,8 @@ async def serve(config: UiConfig, stop: asyncio.Event, reload: asyncio.Event) ->
         await stop.wait()
         web.should_exit = True
         await serving
-        feeding.cancel()
+        for task in feeding:
+            task.cancel()
 
 
 def is_private(target: Target) -> bool:

@@ -28,6 +28,8 @@ if _version_not_supported:
 
 class ColumnsStub:
     """Served on the same port as observer.Observer. A client that gets UNIMPLEMENTED falls back to observer.Observer.
+    A server that serves it says so in the response metadata of observer.Observer/GetFlows: `flowscope-columns: 1`. So a
+    client can begin with the call that every server knows, and change over only where that pays.
     """
 
     def __init__(self, channel):
@@ -45,6 +47,8 @@ class ColumnsStub:
 
 class ColumnsServicer:
     """Served on the same port as observer.Observer. A client that gets UNIMPLEMENTED falls back to observer.Observer.
+    A server that serves it says so in the response metadata of observer.Observer/GetFlows: `flowscope-columns: 1`. So a
+    client can begin with the call that every server knows, and change over only where that pays.
     """
 
     def GetFlows(self, request, context):
@@ -72,6 +76,8 @@ def add_ColumnsServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Columns:
     """Served on the same port as observer.Observer. A client that gets UNIMPLEMENTED falls back to observer.Observer.
+    A server that serves it says so in the response metadata of observer.Observer/GetFlows: `flowscope-columns: 1`. So a
+    client can begin with the call that every server knows, and change over only where that pays.
     """
 
     @staticmethod

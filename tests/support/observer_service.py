@@ -12,6 +12,7 @@ from model.ring import Ring
 from model.row import Rows
 from model.tables import Node
 from observer.bell import Bell
+from observer.cost import CostService
 from observer.namespaces import Namespaces
 from observer.peers import Peers, PeerService
 from observer.service import VERSION, ColumnsService, ObserverService, Shared
@@ -53,7 +54,12 @@ async def serving(folder: Path, capacity: int = 1023) -> AsyncIterator[Served]:
         started_ns=time.monotonic_ns(),
     )
     server = Server(
-        [ObserverService(shared), ColumnsService(shared), PeerService(peers)],
+        [
+            ObserverService(shared),
+            ColumnsService(shared),
+            PeerService(peers),
+            CostService(shared.node_name, shared.started_ns, None),
+        ],
         metadata={"hubble-server-version": VERSION, "flowscope-columns": "1"},
     )
     address = await server.listen(f"unix://{folder}/observer.sock")

@@ -14,7 +14,8 @@ import pytest
 
 from bpf import maps
 from bpf.datapath import Aggregation, Datapath, Endpoint, IpcacheEntry
-from bpf.loader import BpfError, Map, ensure_bpffs, is_bpffs, load_object
+from bpf.loader import BpfError, Map, Program, ensure_bpffs, is_bpffs, load_object
+from observer.cost import PinnedPrograms
 from tests.support.testnet import SMALL_MAPS
 
 pytestmark = pytest.mark.kernel
@@ -182,3 +183,16 @@ def test_unloading_leaves_nothing(datapath: Datapath) -> None:
     assert not datapath.pin_dir.exists()
     datapath.ensure_loaded()
     assert datapath.pin_dir.exists()
+
+
+async def test_run_times_are_measured_while_somebody_asks(datapath: Datapath) -> None:
+    programs = PinnedPrograms(datapath.pin_dir)
+    assert "from_netdev" not in {one.name for one in programs.cost()}
+    (path,) = datapath.pin_dir.glob("programs-*/from_netdev")
+    program = Program.pinned(path)
+    program.test_run(bytes(64), repeat=1000)
+    (cost,) = (one for one in programs.cost() if one.name == "from_netdev")
+    assert cost.runs == 1000
+    assert 0 < cost.run_ns < 10**9
+    programs.close()
+    program.close()

@@ -16,6 +16,7 @@ from model.ingest import rows_from_responses
 from model.row import Rows
 from model.tables import Tables
 from proto.flowscope import columns_pb2
+from proto.flowscope.cost_pb2 import GetCostRequest, GetCostResponse
 from proto.observer import observer_pb2
 from relay.forms import COLUMNS_PATH, HUBBLE_PATH
 from rpc.client import Channel
@@ -149,3 +150,24 @@ async def test_a_follower_sees_new_flows_of_a_busy_node_although_the_others_are_
         await eventually_async(lambda: len(texts(got)) == 13)
         assert all(one.WhichOneof("response_types") for one in got)
         reading.cancel()
+
+
+async def test_the_cost_of_all_is_told_by_the_relay_with_a_reason_where_it_is_not_known(
+    tmp_path: Path, observers: list[Served]
+) -> None:
+    plain = Server([FakeObserver("cilium", delivers([]))])
+    await plain.listen(f"unix://{tmp_path}/cilium.sock")
+    peers = (*addresses(observers), f"cilium=unix://{tmp_path}/cilium.sock", f"gone=unix://{tmp_path}/gone.sock")
+    async with running(tmp_path, peers=peers) as channel:
+        reply = await channel.unary("/flowscope.Cost/GetCost", GetCostRequest(), GetCostResponse, timeout_s=10)
+    await plain.close(0)
+    relay, *nodes = reply.processes
+    assert (relay.role, relay.problem) == ("relay", "")
+    assert [node.role for node in nodes] == ["observer"] * 5
+    told = {node.node_name: node for node in nodes}
+    assert told["node-1"].memory_bytes > 1_000_000
+    assert told["node-1"].cpu_ns > 0
+    assert told["node-1"].uptime_ns > 0
+    assert told["node-1"].kernel_problem == "this observer reads no kernel's events"
+    assert told["cilium"].problem == "does not tell what it costs"
+    assert told["gone"].problem
