@@ -49,7 +49,8 @@ def transparent_socket(netns: str, family: int, kind: int, mark: int, bound: Add
         sock = socket.socket(family, kind)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(*_TRANSPARENT[socket.AddressFamily(family)], 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        # As bytes: identities above 32767 make it more than a C int holds.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
         sock.settimeout(TIMEOUT_S)
         if bound is not None:
             sock.bind(bound)
@@ -118,7 +119,10 @@ class TcpProxy:
             Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        source, target = client.getpeername()[:2], client.getsockname()[:2]
+        try:
+            source, target = client.getpeername()[:2], client.getsockname()[:2]
+        except OSError:  # it has gone already, or we have
+            return
         self.served.append((source, target))
         mark = self.upstream_mark or self.mark
         server = transparent_socket(self.netns, self.family, socket.SOCK_STREAM, mark, (source[0], 0))
@@ -126,9 +130,9 @@ class TcpProxy:
         with client, server:
             try:
                 server.connect(self.backend or target)
+                self.upstream.append(server.getsockname()[:2])
             except OSError:
                 return
-            self.upstream.append(server.getsockname()[:2])
             back = Thread(target=_pump, args=(server, client), daemon=True)
             back.start()
             _pump(client, server)

@@ -45,11 +45,6 @@ def enforce(cluster: Cluster, pod: Pod, policy: EndpointPolicy) -> None:
     node.datapath.set_policy(pod.endpoint.endpoint_id, policy)
 
 
-def points(events: list[KernelEvent], src: str, port: int = 0) -> list[str]:
-    """Where packets from an address (and port) were seen."""
-    return [event.what for event in events if event.src == src and (not port or source_port(event) == port)]
-
-
 def source_port(event: KernelEvent) -> int:
     return int.from_bytes(event.l4[:2], "big")
 
@@ -66,7 +61,8 @@ def test_egress_policy_sends_a_connection_through_the_proxy(cluster: Cluster, ve
     [(client, target)] = proxy.served
     assert (client[0], target) == (own, (address, 8080)), "the proxy sees both ends as the client does"
     [upstream] = proxy.upstream
-    assert upstream[0] == own and upstream[1] != client[1]
+    assert upstream[0] == own
+    assert upstream[1] != client[1]
 
     events = cluster.log.collect()
     first_half = [event for event in events if event.src == own and source_port(event) == client[1]]
@@ -94,6 +90,203 @@ def test_egress_policy_sends_a_connection_through_the_proxy(cluster: Cluster, ve
         second_half = away
     assert {event.src_identity for event in second_half} == {CLIENT}
     answers = [event for event in events if event.what == "to-proxy" and event.reason == "reply"]
-    assert answers and {event.dst_id for event in answers} == {0}
+    assert answers
+    assert {event.dst_id for event in answers} == {0}
     assert {event.src_identity for event in answers} == {SERVER if where == "same node" else FAR}
     assert not [event for event in events if event.what.startswith("drop")]
+
+
+@pytest.mark.parametrize("version", ["ipv4", "ipv6"])
+@pytest.mark.parametrize("where", ["same node", "other node"])
+def test_ingress_policy_sends_a_connection_through_the_server_s_proxy(
+    cluster: Cluster, version: str, where: str
+) -> None:
+    server = cluster.server if where == "same node" else cluster.far
+    node = cluster.near if where == "same node" else cluster.away
+    log = cluster.log if where == "same node" else cluster.away_log
+    address, own = getattr(server, version), getattr(cluster.client, version)
+    identity = SERVER if where == "same node" else FAR
+    enforce(cluster, server, redirecting(egress=False))
+    with TcpProxy(node.netns, PROXY, INGRESS, family_of(address)) as proxy:
+        answer = exchange(cluster.client.netns, server.netns, address, 8080, size=200_000)
+    assert answer == b"y" * 200_000
+    [(client, target)] = proxy.served
+    assert (client[0], target) == (own, (address, 8080))
+    [upstream] = proxy.upstream
+
+    events = log.collect()
+    first_half = [event for event in events if event.src == own and source_port(event) == client[1]]
+    assert [event.what for event in first_half] == ["verdict"] + ["to-proxy"] * 5
+    verdict, *traces = first_half
+    assert (verdict.verdict, verdict.egress) == (PROXY, False)
+    assert [event.tcp_flags for event in traces] == FORWARD
+    for event in traces:
+        assert (event.src_identity, event.dst_identity, event.dst_id) == (CLIENT, identity, PROXY)
+        assert event.source == server.endpoint.endpoint_id
+    # Judged once: what the proxy sends meets no policy again.
+    second_half = [event for event in events if event.src == own and source_port(event) == upstream[1]]
+    assert {event.what for event in second_half} == {"to-endpoint"}
+    assert {event.src_identity for event in second_half} == {CLIENT}
+    answers = [event for event in events if event.src == address and event.what == "to-proxy"]
+    assert answers
+    assert {(event.reason, event.dst_id, event.src_identity) for event in answers} == {("reply", 0, identity)}
+    heard = [event for event in cluster.log.collect() if event.dst == own and event.what == "to-endpoint"]
+    assert {(event.reason, event.src_identity) for event in heard} == {("reply", identity)}
+    assert not [event for event in events if event.what.startswith("drop")]
+
+
+@pytest.mark.parametrize("version", ["ipv4", "ipv6"])
+@pytest.mark.parametrize("where", ["same node", "other node"])
+def test_a_connection_may_pass_two_proxies(cluster: Cluster, version: str, where: str) -> None:
+    server = cluster.server if where == "same node" else cluster.far
+    node = cluster.near if where == "same node" else cluster.away
+    address = getattr(server, version)
+    enforce(cluster, cluster.client, redirecting(egress=True))
+    enforce(cluster, server, redirecting(egress=False, proxy=OTHER_PROXY))
+    with (
+        TcpProxy(cluster.near.netns, PROXY, EGRESS, family_of(address)) as first,
+        TcpProxy(node.netns, OTHER_PROXY, INGRESS, family_of(address)) as second,
+    ):
+        answer = exchange(cluster.client.netns, server.netns, address, 8080, size=200_000)
+    assert answer == b"y" * 200_000
+    assert [target for _, target in first.served] == [(address, 8080)]
+    assert second.served == [(first.upstream[0], (address, 8080))]
+    verdicts = [(event.egress, event.verdict) for event in cluster.log.collect() if event.what == "verdict"]
+    verdicts += [(event.egress, event.verdict) for event in cluster.away_log.collect() if event.what == "verdict"]
+    assert verdicts == [(True, PROXY), (False, OTHER_PROXY)]
+
+
+@pytest.mark.parametrize("version", ["ipv4", "ipv6"])
+def test_the_node_too_meets_the_proxy_of_a_pod(cluster: Cluster, version: str) -> None:
+    address = getattr(cluster.server, version)
+    enforce(cluster, cluster.server, redirecting(egress=False))
+    with TcpProxy(cluster.near.netns, PROXY, INGRESS, family_of(address)) as proxy:
+        assert exchange(cluster.near.netns, cluster.server.netns, address, 8080) == b"y" * 64
+    assert len(proxy.served) == 1
+    traces = [event for event in cluster.log.collect() if event.what == "to-proxy" and event.dst_id == PROXY]
+    # The answers go by loopback, unseen; so nobody knows that both sides have closed when the last ACK comes.
+    assert [event.tcp_flags for event in traces] == FORWARD[:4]
+    assert {event.src_identity for event in traces} == {1}
+
+
+def test_a_pod_reaches_its_node_through_the_proxy(cluster: Cluster) -> None:
+    address = str(cluster.near.address)
+    enforce(cluster, cluster.client, redirecting(egress=True))
+    with TcpProxy(cluster.near.netns, PROXY) as proxy:
+        assert exchange(cluster.client.netns, cluster.near.netns, address, 8080) == b"y" * 64
+    assert [target for _, target in proxy.served] == [(address, 8080)]
+    assert proxy.upstream[0][0] == cluster.client.ipv4
+
+
+@pytest.mark.parametrize("keep_source", [True, False])
+@pytest.mark.parametrize("version", ["ipv4", "ipv6"])
+@pytest.mark.parametrize("where", ["same node", "other node"])
+def test_datagrams_reach_the_proxy_with_their_destination(
+    cluster: Cluster, version: str, where: str, keep_source: bool
+) -> None:
+    server = cluster.server if where == "same node" else cluster.far
+    address, own = getattr(server, version), getattr(cluster.client, version)
+    enforce(cluster, cluster.client, redirecting(egress=True, protocol=UDP, port=53))
+    backend = open_socket(server.netns, socket.SOCK_DGRAM, address, 53)
+    with (
+        udp_proxy(cluster.near.netns, PROXY, family_of(address), keep_source=keep_source, identity=CLIENT) as served,
+        backend,
+        open_socket(cluster.client.netns, socket.SOCK_DGRAM, own) as client,
+    ):
+        sources = []
+        for question in (b"A", b"AAAA"):
+            client.sendto(question, (address, 53))
+            data, peer = backend.recvfrom(100)
+            sources.append(peer[0])
+            backend.sendto(data * 2, peer)
+            answer, sender = client.recvfrom(100)
+            assert (answer, sender[:2]) == (question * 2, (address, 53))
+        port = client.getsockname()[1]
+    assert served == [((own, port), (address, 53))] * 2
+    assert [source == own for source in sources] == [keep_source] * 2
+
+    events = cluster.log.collect()
+    asked = [event for event in events if event.src == own and source_port(event) == port]
+    assert [(event.what, event.reason) for event in asked] == [
+        ("verdict", ""),
+        ("to-proxy", "new"),
+        ("to-proxy", "established"),
+    ]
+    arrived = cluster.log if where == "same node" else cluster.away_log
+    upstream = [event for event in arrived.collect() if event.what == "to-endpoint" and event.dst == address]
+    assert {event.src_identity for event in upstream} == {CLIENT}
+    assert not [event for event in events if event.what.startswith("drop")]
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_without_a_listener_nothing_passes(cluster: Cluster, protocol: int) -> None:
+    enforce(cluster, cluster.client, redirecting(egress=True, protocol=protocol))
+    kind = socket.SOCK_STREAM if protocol == TCP else socket.SOCK_DGRAM
+    with open_socket(cluster.server.netns, kind, port=8080) as server, open_socket(cluster.client.netns, kind) as sock:
+        sock.setblocking(False)
+        sock.connect_ex((cluster.server.ipv4, 8080))
+        if protocol == UDP:
+            sock.send(b"x")
+        events = cluster.log.wait_for(lambda seen: len(seen) >= 2)
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.recv(1) if protocol == UDP else server.accept()
+    assert [event.what for event in events[:2]] == ["verdict", "drop 180"]
+    assert events[1].source == cluster.client.endpoint.endpoint_id
+
+
+def test_a_listener_that_is_no_proxy_s_gets_nothing(cluster: Cluster) -> None:
+    """The node's own server at the same port, reached by address: only the proxy's port counts."""
+    enforce(cluster, cluster.client, redirecting(egress=True))
+    with open_socket(cluster.near.netns, socket.SOCK_STREAM, port=8080):
+        assert not connects(cluster.client.netns, str(cluster.near.address), 8080)
+        assert not connects(cluster.client.netns, cluster.server.ipv4, 8080)
+    assert {"drop 180"} <= {event.what for event in cluster.log.collect()}
+
+
+def test_a_proxy_that_dies_takes_its_connections_along_and_comes_back(cluster: Cluster) -> None:
+    enforce(cluster, cluster.client, redirecting(egress=True))
+    proxy = TcpProxy(cluster.near.netns, PROXY)
+    with open_socket(cluster.server.netns, socket.SOCK_STREAM, port=8080) as server, proxy:
+        with open_socket(cluster.client.netns, socket.SOCK_STREAM) as client:
+            client.connect((cluster.server.ipv4, 8080))
+            connection, _ = server.accept()
+            client.sendall(b"x")
+            assert connection.recv(1) == b"x"
+            proxy.die()
+            assert client.recv(1) == b"", "closed by the proxy's kernel"
+            connection.close()
+        assert not connects(cluster.client.netns, cluster.server.ipv4, 8080)
+        assert "drop 180" in {event.what for event in cluster.log.collect()}
+        proxy.start()
+        assert connects(cluster.client.netns, cluster.server.ipv4, 8080)
+
+
+def test_a_policy_that_begins_to_redirect_cuts_what_nobody_judged(cluster: Cluster) -> None:
+    with (
+        open_socket(cluster.server.netns, socket.SOCK_STREAM, port=8080) as server,
+        open_socket(cluster.client.netns, socket.SOCK_STREAM) as client,
+        TcpProxy(cluster.near.netns, PROXY) as proxy,
+    ):
+        client.connect((cluster.server.ipv4, 8080))
+        connection, _ = server.accept()
+        with connection:
+            client.sendall(b"x")
+            assert connection.recv(1) == b"x"
+            enforce(cluster, cluster.client, redirecting(egress=True))
+            client.sendall(b"y")
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            connection.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                connection.recv(1)
+        assert not proxy.served
+
+
+def test_a_policy_that_ends_a_redirection_lets_new_connections_go_straight(cluster: Cluster) -> None:
+    enforce(cluster, cluster.client, redirecting(egress=True))
+    with TcpProxy(cluster.near.netns, PROXY) as proxy:
+        exchange(cluster.client.netns, cluster.server.netns, cluster.server.ipv4, 8080)
+        enforce(cluster, cluster.client, EndpointPolicy())
+        exchange(cluster.client.netns, cluster.server.netns, cluster.server.ipv4, 8080)
+    assert len(proxy.served) == 1
