@@ -13,11 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from cli.command import Call
+from cli.table import lines_of
 from lab.checks import obstacle, taken_ports
 from lab.cleanup import clean
 from lab.execute import become, find_pod, node_place, outside_place, pod_place, running_state
@@ -182,7 +182,7 @@ def render_status(state: dict[str, Any]) -> str:
         pods.append((pod["namespace"], pod["name"], pod["node"], pod["ips"][0], ready, str(pod["restarts"])))
     services = [("SERVICE", "ADDRESS", "STATE")]
     services += [(name, state.get(name, ""), _word(processes.get(name))) for name in ("relay", "ui")]
-    text = "\n\n".join(_table(rows) for rows in (nodes, pods, services))
+    text = "\n\n".join("\n".join(lines_of(rows)) for rows in (nodes, pods, services))
     waiting = state.get("waiting")
     return f"{text}\n\n{state.get('phase')}" + (f", waiting for {', '.join(waiting)}" if waiting else "")
 
@@ -192,13 +192,6 @@ def _word(process: dict[str, Any] | None) -> str:
         return "-"
     restarts = f" ({process['restarts']} restarts)" if process["restarts"] else ""
     return ("running" if process["pid"] else "down") + restarts
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
 
 
 def execute(call: Call) -> int:
@@ -221,27 +214,15 @@ def execute(call: Call) -> int:
 
 def apply(call: Call) -> int:
     """`lab apply -f FILE`: give resources to a running lab and wait until its pods are ready."""
-    from lab.supervisor import read_manifest
-    from mesh.resources import InvalidResource, Resource
-    from mesh.store import SqliteStore
+    from cli.mesh.apply import apply as give
+    from cli.mesh.apply import files_of
+    from cli.mesh.place import Place, opened
+    from lab.images import check_image
 
     run_dir = RunDir(Path(call.text("run-dir")))
     running_state(run_dir)
-    files = call.value("filename")
-    if not isinstance(files, tuple) or not files:
-        raise Failure("name a manifest with -f FILE, or -f - for standard input")
-    store = SqliteStore(run_dir.store)
-    try:
-        known: list[Resource] = store.find()
-        resources: list[Resource] = []
-        for path in files:
-            resources += read_manifest(path, [*known, *resources])
-        for resource, outcome in zip(resources, store.apply(resources), strict=True):
-            print(f"{resource.kind.lower()}/{resource.name} {outcome}")
-    except InvalidResource as error:
-        raise Failure(str(error)) from None
-    finally:
-        store.close()
+    with opened(Place(run_dir.store, run_dir.path), writes=True) as store:
+        give(store, files_of(call), checks=(check_image,))
     _await_settled(run_dir, time.monotonic() + call.number("timeout") / 1e9)
     return 0
 

@@ -11,7 +11,7 @@ Images are not pulled. A container that names a `command` runs that command with
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -73,7 +73,7 @@ def repository(image: str) -> str:
 
 
 def command_line(pod: Pod, container: Container, around: Surroundings) -> CommandLine:
-    """How to run a container. The pod has passed `check_images`."""
+    """How to run a container. The pod has passed `check_image`."""
     argv = list(container.command) + list(container.args) if container.command else None
     if argv is None:
         argv = PROGRAMS[repository(container.image)](container, around)
@@ -92,16 +92,17 @@ def command_line(pod: Pod, container: Container, around: Surroundings) -> Comman
     return CommandLine(tuple(argv), env)
 
 
-def check_images(resources: Sequence[Resource], source: str = "-") -> None:
+def check_image(resource: Resource, where: str = "-") -> None:
     """Refuse containers that the lab cannot run. Raises: InvalidResource naming the container and the remedy."""
-    for resource in resources:
-        spec = getattr(resource, "spec", None)
-        template = getattr(spec, "template", None)
-        containers = getattr(template.spec if template else spec, "containers", ())
-        path = "spec.template.spec" if template else "spec"
-        for number, container in enumerate(containers):
-            if not container.command and repository(container.image) not in PROGRAMS:
-                raise InvalidResource(
-                    f"{source} ({resource.key}): {path}.containers[{number}].image: the lab has no program for"
-                    f" {container.image[:80]!r}; it has {', '.join(PROGRAMS)}, or give a command"
-                )
+    spec = getattr(resource, "spec", None)
+    template = getattr(spec, "template", None)
+    containers = getattr(template.spec if template else spec, "containers", ())
+    path = "spec.template.spec" if template else "spec"
+    problems = [
+        f"{where} ({resource.key}): {path}.containers[{number}].image: the lab has no program for"
+        f" {container.image[:80]!r}; it has {', '.join(PROGRAMS)}, or give a command"
+        for number, container in enumerate(containers)
+        if not container.command and repository(container.image) not in PROGRAMS
+    ]
+    if problems:
+        raise InvalidResource(*problems)

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import structlog
 
+from cli.mesh.inputs import read_documents, read_text
 from lab import images
 from lab.checks import answers
 from lab.cleanup import clean
@@ -33,8 +34,8 @@ from lab.options import SOURCE_ROOT, STOP_S, SYSTEM, LabOptions
 from lab.pods import Observed, Pods, dns_servers, place_files, programmed, report_status, write_etc
 from lab.process import Process, Program, flowscope
 from lab.rundir import MARK, RunDir
-from mesh.controller import DEFAULT_NAMESPACES, missing_namespaces, reconcile, workload
-from mesh.resources import InvalidResource, Metadata, Namespace, Node, Pod, Resource, parse_manifests
+from mesh.controller import DEFAULT_NAMESPACES, reconcile, workload
+from mesh.resources import InvalidResource, Metadata, Namespace, Node, Pod, Resource
 from mesh.store import SqliteStore
 from service.failure import Failure
 from service.run import run
@@ -339,29 +340,8 @@ def _namespace(name: str) -> Namespace:
 def read_inputs(options: LabOptions) -> tuple[KindCluster, list[Resource]]:
     """The cluster and what is to run in it. Raises: Failure, InvalidResource."""
     cluster = read_kind_config(read_text(options.config), options.config)
-    resources: list[Resource] = []
-    for path in (*map(str, SYSTEM), *options.manifests):
-        resources += read_manifest(path, resources)
-    return cluster, resources
-
-
-def read_manifest(path: str, known: Sequence[Resource]) -> list[Resource]:
-    """The resources of one file, such that the lab can run them. Raises: Failure, InvalidResource."""
-    found = parse_manifests(read_text(path), path)
-    images.check_images(found, path)
-    if lost := missing_namespaces(found, known):
-        raise InvalidResource(
-            f"{path} ({lost[0].key}): metadata.namespace: there is no namespace {lost[0].namespace!r}"
-        )
-    return found
-
-
-def read_text(path: str) -> str:
-    """A file, or standard input for `-`. Raises: Failure."""
-    try:
-        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    documents = read_documents((*map(str, SYSTEM), *options.manifests), (), checks=(images.check_image,))
+    return cluster, [one.resource for one in documents]
 
 
 def _last_line(path: Path) -> str:

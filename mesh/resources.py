@@ -13,22 +13,30 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 MAX_DOCUMENT_BYTES: Final = 4 << 20
 """YAML text we are willing to parse at once; etcd's own limit for one object is 1.5 MB."""
+TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
+"""Of timestamps in resources."""
 
 
 class InvalidResource(ValueError):
     """A document that cannot be accepted. The text names the file, the document and the field, on one line."""
 
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*problems)
+        self.problems = tuple(" ".join(one.split()) for one in problems)
+        """Everything that is wrong, the text being the first of it."""
+
     def __str__(self) -> str:
-        return " ".join(super().__str__().split())
+        return self.problems[0]
 
 
 M = TypeVar("M", bound="Model")
@@ -115,15 +123,24 @@ class OwnerReference(Model):
     ignored = frozenset({"controller", "blockOwnerDeletion"})
 
 
+def _timestamp(given: object) -> object:
+    """YAML reads an unquoted time as one, and tools write `creationTimestamp: null`."""
+    if isinstance(given, datetime):
+        return (given if given.tzinfo else given.replace(tzinfo=UTC)).astimezone(UTC).strftime(TIME_FORMAT)
+    return given
+
+
 class Metadata(Model):
     name: DnsName
     namespace: DnsLabel | Literal[""] = ""
     labels: Labels = {}
     annotations: dict[LabelKey, str] = {}
     uid: str = ""
+    creation_timestamp: Annotated[str | None, BeforeValidator(_timestamp)] = None
+    """When the resource came into the store, which writes it; RFC 3339 in UTC."""
     owner_references: tuple[OwnerReference, ...] = ()
     ignored = frozenset(
-        {"creationTimestamp", "deletionTimestamp", "finalizers", "generateName", "generation", "managedFields"}
+        {"deletionTimestamp", "finalizers", "generateName", "generation", "managedFields"}
         | {"resourceVersion", "selfLink", "deletionGracePeriodSeconds"}
     )
 
@@ -493,13 +510,34 @@ def parse_manifests(text: str, source: str = "-", namespace: str = "default") ->
     namespace  for namespaced resources that name none.
     Raises:    InvalidResource for anything that is not a resource we can take.
     """
+    resources, problems = check_manifests(text, source, namespace)
+    if problems:
+        raise InvalidResource(*problems)
+    return resources
+
+
+def check_manifests(text: str, source: str = "-", namespace: str = "default") -> tuple[list[Resource], list[str]]:
+    """Like parse_manifests, but goes on after a mistake: what could be read, and everything that is wrong."""
+    resources: list[Resource] = []
+    problems: list[str] = []
+    try:
+        for where, manifest in manifests_of(text, source):
+            try:
+                resources.append(parse_manifest(manifest, where, namespace))
+            except InvalidResource as error:
+                problems += error.problems
+    except InvalidResource as error:
+        problems += error.problems
+    return resources, problems
+
+
+def manifests_of(text: str, source: str = "-") -> Iterator[tuple[str, object]]:
+    """The documents of a YAML text as plain data, each with where it stands. Raises: InvalidResource."""
     if len(text) > MAX_DOCUMENT_BYTES:
         raise InvalidResource(f"{source}: larger than {MAX_DOCUMENT_BYTES >> 20} MiB")
-    return [
-        parse_manifest(manifest, f"{source}: document {number}", namespace)
-        for number, document in _documents(text, source)
-        for manifest in _unfold(document)
-    ]
+    for number, document in _documents(text, source):
+        for manifest in _unfold(document):
+            yield f"{source}: document {number}", manifest
 
 
 def parse_manifest(manifest: object, where: str = "manifest", namespace: str = "default") -> Resource:
@@ -516,7 +554,8 @@ def parse_manifest(manifest: object, where: str = "manifest", namespace: str = "
     try:
         resource = kind.model.model_validate(manifest)
     except ValidationError as error:
-        raise InvalidResource(f"{where} ({_title(name, manifest)}): {first_error(error)}") from None
+        title = _title(name, manifest)
+        raise InvalidResource(*(f"{where} ({title}): {one}" for one in all_errors(error))) from None
     wanted = (resource.namespace or namespace) if kind.namespaced else ""
     if wanted == resource.namespace:
         return resource
@@ -560,13 +599,21 @@ def _title(kind: str, manifest: Mapping[str, object]) -> str:
 
 def first_error(error: ValidationError) -> str:
     """`path: what is wrong`, for the first mistake."""
-    details = error.errors(include_url=False)[0]
-    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    message = message[:1].lower() + message[1:]
-    if details["type"] not in {"value_error", "missing"}:
-        message += f", got {str(details['input'])[:80]!r}"
-    path = _path(details["loc"])
-    return f"{path}: {message}" if path else message
+    return all_errors(error)[0]
+
+
+def all_errors(error: ValidationError) -> list[str]:
+    """`path: what is wrong`, one for each bad field."""
+    found: dict[str, str] = {}
+    for details in error.errors(include_url=False):
+        message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        message = message[:1].lower() + message[1:]
+        if details["type"] not in {"value_error", "missing"}:
+            message += f", got {str(details['input'])[:80]!r}"
+        path = _path(details["loc"])
+        # A field that may be one of several types is wrong once for each of them.
+        found.setdefault(path, f"{path}: {message}" if path else message)
+    return list(found.values())
 
 
 def _path(parts: Sequence[int | str]) -> str:

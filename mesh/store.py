@@ -14,16 +14,18 @@ import asyncio
 import ctypes
 import json
 import os
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
-from mesh.resources import Deployment, Key, Pod, Resource, Service, changed, parse_manifest
+from mesh.resources import TIME_FORMAT, Deployment, Key, Pod, Resource, Service, changed, parse_manifest
 from service.failure import Failure
 
 RECHECK_S: Final = 2.0
@@ -82,8 +84,9 @@ class Update:
 class SqliteStore:
     """The embedded store. One per process; not thread-safe."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         """Open the store in `folder`, made when missing. Raises: Failure when it cannot be opened."""
+        self._clock = clock
         self._loaded: dict[Key, tuple[int, Resource]] = {}
         self._bell = folder / "bell"
         try:
@@ -128,19 +131,12 @@ class SqliteStore:
         """
         outcomes: list[str] = []
 
-        def merge(existing: list[Resource]) -> Update:
-            known = {one.key: one for one in existing}
-            put = []
-            for wanted in resources:
-                old = known.get(wanted.key)
-                new = wanted if old is None else adopt(old, wanted)
-                known[wanted.key] = new
-                outcomes.append("created" if old is None else "unchanged" if new == old else "configured")
-                if outcomes[-1] != "unchanged":
-                    put.append(new)
-            return Update(tuple(put))
+        def change(existing: list[Resource]) -> Update:
+            update, words = merge(existing, resources)
+            outcomes[:] = words
+            return update
 
-        self.update(merge)
+        self.update(change)
         return outcomes
 
     def update(self, change: Callable[[list[Resource]], Update]) -> Update:
@@ -155,7 +151,7 @@ class SqliteStore:
             revision = self._revision()
             for resource in update.put:
                 revision += 1
-                self._write(resource.key, revision, _dump(resource, revision))
+                self._write(resource.key, revision, _dump(resource, revision, self._clock()))
             for key in update.delete:
                 revision += 1
                 self._write(key, revision, None)
@@ -238,9 +234,24 @@ class SqliteStore:
             bell.write("\n")
 
 
+def merge(existing: Iterable[Resource], resources: Iterable[Resource]) -> tuple[Update, list[str]]:
+    """What applying `resources` would write, and per resource `created`, `configured` or `unchanged`."""
+    known = {one.key: one for one in existing}
+    put, outcomes = [], []
+    for wanted in resources:
+        old = known.get(wanted.key)
+        new = _fresh(wanted) if old is None else adopt(old, wanted)
+        known[wanted.key] = new
+        outcomes.append("created" if old is None else "unchanged" if new == old else "configured")
+        if outcomes[-1] != "unchanged":
+            put.append(new)
+    return Update(tuple(put)), outcomes
+
+
 def adopt(old: Resource, wanted: Resource) -> Resource:
     """`wanted` with what only controllers write taken from `old`."""
-    new = changed(wanted, metadata=changed(wanted.metadata, uid=old.metadata.uid))
+    written = {"uid": old.metadata.uid, "creation_timestamp": old.metadata.creation_timestamp}
+    new = changed(wanted, metadata=changed(wanted.metadata, **written))
     if isinstance(old, Pod) and isinstance(new, Pod):
         placed = changed(new.spec, node_name=old.spec.node_name) if old.spec.node_name else new.spec
         return changed(new, spec=placed, status=old.status)
@@ -261,12 +272,22 @@ def _load(text: str) -> Resource:
     return parse_manifest(json.loads(text), "resource store")
 
 
-def _dump(resource: Resource, revision: int) -> str:
-    """The stored form; a resource gets its uid when it is first written, made from its key and that revision."""
-    if not resource.metadata.uid:
+def _fresh(wanted: Resource) -> Resource:
+    """`wanted` as something new: when another cluster made it says nothing about this one."""
+    if wanted.metadata.creation_timestamp is None:
+        return wanted
+    return changed(wanted, metadata=changed(wanted.metadata, creation_timestamp=None))
+
+
+def _dump(resource: Resource, revision: int, now_s: float) -> str:
+    """The stored form. When it is first written, a resource gets the time, and a uid of its key and that revision."""
+    metadata = resource.metadata
+    if not metadata.uid:
         uid = str(uuid.uuid5(uuid.NAMESPACE_URL, f"flowscope:{resource.key}:{revision}"))
-        resource = changed(resource, metadata=changed(resource.metadata, uid=uid))
-    return json.dumps(resource.dump())
+        metadata = changed(metadata, uid=uid)
+    if not metadata.creation_timestamp:
+        metadata = changed(metadata, creation_timestamp=datetime.fromtimestamp(now_s, UTC).strftime(TIME_FORMAT))
+    return json.dumps(changed(resource, metadata=metadata).dump())
 
 
 def _prepare(connection: Any, _record: object) -> None:

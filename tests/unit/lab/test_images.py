@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.images import Surroundings, check_images, command_line, repository
+from lab.images import Surroundings, check_image, command_line, repository
 from mesh.resources import InvalidResource, Pod, Resource, parse_manifests
 
 AROUND = Surroundings(store=Path("/store"))
@@ -20,7 +20,7 @@ def pods(container: str) -> list[Resource]:
 def argv(container: str) -> list[str]:
     (pod,) = pods(container)
     assert isinstance(pod, Pod)
-    check_images([pod])
+    check_image(pod)
     return list(command_line(pod, pod.spec.containers[0], AROUND).argv)
 
 
@@ -63,7 +63,7 @@ def test_the_environment_is_the_container_s() -> None:
 
 def test_an_unknown_image_is_refused_with_the_ones_there_are() -> None:
     with pytest.raises(InvalidResource) as error:
-        check_images(pods("image: nginx"), "app.yaml")
+        check_image(pods("image: nginx")[0], "app.yaml")
     message = (
         "app.yaml (Pod default/a): spec.containers[0].image: the lab has no program for 'nginx'; it has hashicorp/"
     )

@@ -1,0 +1,126 @@
+"""`flowscope mesh`: the resources of the cluster and its state."""
+
+from __future__ import annotations
+
+from cli.command import Call, Command, Example, Flag
+from cli.flags import BOOL, LIST
+
+_STORE = Flag(
+    name="store",
+    value_name="dir",
+    help="folder of the resource store; default: $FLOWSCOPE_STORE, /var/lib/flowscope/store, or that of a running lab",
+    completes="dir",
+)
+_FILES = Flag(
+    name="filename",
+    short="f",
+    kind=LIST,
+    value_name="file",
+    help="manifest or folder of manifests; repeatable, - for standard input",
+    completes="file",
+)
+_RECURSIVE = Flag(name="recursive", short="R", kind=BOOL, help="look into folders of folders, too")
+_NAMESPACE = Flag(
+    name="namespace", short="n", default="default", help="namespace of the resources", completes="namespaces"
+)
+_EVERYWHERE = Flag(name="all-namespaces", short="A", kind=BOOL, help="resources of all namespaces")
+_SELECTOR = Flag(
+    name="selector", short="l", help="only resources with these labels: key=value, key!=value, key, !key, key in (a,b)"
+)
+_DRY_RUN = Flag(name="dry-run", kind=BOOL, help="check and say what would happen, change nothing")
+
+
+def _kinds(call: Call) -> list[str]:
+    """Completion: kinds, then names of that kind."""
+    from cli.mesh.words import candidates
+
+    return candidates(call)
+
+
+_APPLY = Command(
+    name="apply",
+    summary="Make the cluster as manifests say",
+    description=(
+        "Reads manifests as people write them for Kubernetes, checks all of them, and only then gives them to the"
+        " resource store, all together. Controllers and agents do the rest at once.\n\n"
+        "Each mistake is named with its file, document and field; nothing changes while there is one."
+    ),
+    flags=(_FILES, _RECURSIVE, _NAMESPACE, _DRY_RUN, _STORE),
+    examples=(
+        Example("Manifests from a file", "flowscope mesh apply -f foo-app.yaml"),
+        Example("From a folder, only to check them", "flowscope mesh apply -f manifests/ --dry-run"),
+        Example("From another program", "kubectl kustomize . | flowscope mesh apply -f -"),
+    ),
+    run="cli.mesh.apply:run_apply",
+    checks_server_flags=False,
+)
+_DELETE = Command(
+    name="delete",
+    summary="Remove resources",
+    arguments="[KIND NAME... | KIND/NAME...]",
+    description=(
+        "Removes the resources of manifests, or those with the names given. With a namespace goes all that is in it;"
+        " pods of a deployment come back as long as the deployment is there."
+    ),
+    flags=(
+        _FILES,
+        _RECURSIVE,
+        _NAMESPACE,
+        _SELECTOR,
+        Flag(name="all", kind=BOOL, help="all resources of the kind in the namespace"),
+        Flag(name="ignore-not-found", kind=BOOL, help="no error when there is nothing to remove"),
+        _DRY_RUN,
+        _STORE,
+    ),
+    examples=(
+        Example("What a file had made", "flowscope mesh delete -f foo-app.yaml"),
+        Example("A policy by its name", "flowscope mesh delete cnp client-egress-only-dns -n cilium-test"),
+        Example("All pods with a label", "flowscope mesh delete pods -l run=foo-app"),
+    ),
+    run="cli.mesh.apply:run_delete",
+    words=_kinds,
+    checks_server_flags=False,
+)
+_GET = Command(
+    name="get",
+    summary="Show resources in a table, as YAML or as JSON",
+    arguments="KIND[,KIND...] [NAME...]",
+    flags=(
+        Flag(
+            name="output",
+            short="o",
+            value_name="format",
+            help="wide, yaml, json or name; default: a table",
+            choices=("wide", "yaml", "json", "name"),
+        ),
+        _NAMESPACE,
+        _EVERYWHERE,
+        _SELECTOR,
+        Flag(name="show-labels", kind=BOOL, help="labels as the last column"),
+        Flag(name="no-headers", kind=BOOL, help="no line with the names of columns"),
+        Flag(name="watch", short="w", kind=BOOL, help="go on and show what changes, until Ctrl-C"),
+        _STORE,
+    ),
+    examples=(
+        Example("What runs in a namespace", "flowscope mesh get all -n cilium-test"),
+        Example("Pods with addresses and labels", "flowscope mesh get pods -n cilium-test --show-labels -o wide"),
+        Example("An Ingress and the service behind it", "flowscope mesh get ingress,svc"),
+        Example("A policy as it can be applied again", "flowscope mesh get cnp allow-dns -o yaml"),
+    ),
+    run="cli.mesh.get:run_get",
+    words=_kinds,
+    checks_server_flags=False,
+)
+_API_RESOURCES = Command(
+    name="api-resources",
+    summary="List the kinds of resources, with their short names",
+    run="cli.mesh.get:run_api_resources",
+    checks_server_flags=False,
+)
+
+COMMAND = Command(
+    name="mesh",
+    summary="Apply, show and remove resources of the cluster; its state",
+    children=(_APPLY, _DELETE, _GET, _API_RESOURCES),
+    checks_server_flags=False,
+)

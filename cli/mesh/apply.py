@@ -1,0 +1,161 @@
+"""`flowscope mesh apply` and `delete`.
+
+In:        manifests, names; the resource store.
+Out:       changes of the store, all or none; an outcome line for each resource; warnings on stderr.
+Elsewhere: inputs.py reads and checks; controllers and agents do the rest as soon as the store has changed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from cli.command import Call
+from cli.mesh.inputs import Check, Document, files_among, read_documents, read_keys
+from cli.mesh.kinds import KnownKind, find_kinds, kinds
+from cli.mesh.place import find_place, opened
+from cli.mesh.selector import parse_selector
+from mesh.controller import DEFAULT_NAMESPACES, reconcile
+from mesh.policy.documents import policies_among
+from mesh.policy.node import idle_selectors
+from mesh.resources import Key, Pod, Resource, Service
+from mesh.store import SqliteStore, merge
+from service.failure import Failure
+
+
+def run_apply(call: Call) -> int:
+    """`mesh apply -f FILE`."""
+    namespace = call.text("namespace") if call.given("namespace") else None
+    with opened(find_place(call), writes=True) as store:
+        apply(store, files_of(call, call.on("recursive")), namespace=namespace, dry_run=call.on("dry-run"))
+    return 0
+
+
+def files_of(call: Call, recursive: bool = False) -> list[str]:
+    """What stands behind -f. Raises: Failure when nothing does."""
+    if call.words:
+        raise Failure(f"manifests are named with -f FILE, so {call.words[0][:80]!r} means nothing here")
+    if not call.items("filename"):
+        raise Failure("name a manifest with -f FILE, a folder with -f FOLDER, or -f - for standard input")
+    return files_among(call.items("filename"), recursive)
+
+
+def apply(
+    store: SqliteStore,
+    paths: Iterable[str],
+    *,
+    namespace: str | None = None,
+    dry_run: bool = False,
+    checks: Sequence[Check] = (),
+) -> None:
+    """Check all manifests, give them to the store, say what became of each. Raises: Failure; nothing changed then."""
+    known = store.find()
+    documents = read_documents(paths, known, namespace, checks)
+    resources = [one.resource for one in documents]
+    outcomes = merge(known, resources)[1] if dry_run else store.apply(resources)
+    names = kinds()
+    for resource, outcome in zip(resources, outcomes, strict=True):
+        print(f"{names[resource.kind].prefix}/{resource.name} {outcome}" + (" (dry run)" if dry_run else ""))
+    for warning in warnings_about(documents, known):
+        print(f"Warning: {warning}", file=sys.stderr)
+
+
+def warnings_about(documents: Sequence[Document], known: Sequence[Resource]) -> list[str]:
+    """What is allowed and yet probably a mistake: whoever selects nothing, whoever is written twice."""
+    resources = {one.resource.key: one.resource for one in documents}
+    where = {one.resource.key: one.where for one in documents}
+    found = []
+    if len(resources) < len(documents):
+        twice = [one for one in documents if resources[one.resource.key] is not one.resource]
+        found += [f"{one.where}: {one.resource.key} is written again later, and that counts" for one in twice]
+    policies = policies_among(list(resources.values()))
+    services = [one for one in resources.values() if isinstance(one, Service) and one.spec.selector]
+    if not policies and not services:
+        return found
+    after = _settled({**{one.key: one for one in known}, **resources}.values())
+    found += [f"{where[one.key]}: {text}" for one in policies for text in idle_selectors([one], after)]
+    pods = [one for one in after if isinstance(one, Pod)]
+    for service in services:
+        wanted = service.spec.selector.items()
+        if not any(pod.namespace == service.namespace and wanted <= pod.metadata.labels.items() for pod in pods):
+            found.append(f"{where[service.key]}: {service.key}: spec.selector selects no pod")
+    return found
+
+
+def _settled(resources: Iterable[Resource]) -> list[Resource]:
+    """The resources together with the pods and identities that controllers will make of them."""
+    found = {one.key: one for one in resources}
+    try:
+        update = reconcile(list(found.values()))
+    except Failure:
+        # Addresses have run out: that is for whoever really hands them out to say.
+        return list(found.values())
+    found |= {one.key: one for one in update.put}
+    return [one for key, one in found.items() if key not in update.delete]
+
+
+def run_delete(call: Call) -> int:
+    """`mesh delete -f FILE`, `delete KIND NAME...`, `delete KIND -l SELECTOR`, `delete KIND --all`."""
+    namespace = call.text("namespace") if call.given("namespace") else None
+    with opened(find_place(call)) as store:
+        known = {one.key: one for one in store.find()}
+        if call.items("filename"):
+            wanted = read_keys(files_among(call.items("filename"), call.on("recursive")), namespace)
+        else:
+            wanted = _named(call, list(known.values()), namespace)
+        doomed = [key for key in dict.fromkeys(wanted) if key in known]
+        for key in doomed:
+            if key.kind == "Namespace" and key.name in DEFAULT_NAMESPACES:
+                raise Failure(f"namespace {key.name} cannot be deleted: the cluster needs it")
+        if not call.on("dry-run"):
+            spaces = {key.name for key in doomed if key.kind == "Namespace"}
+            store.delete([*doomed, *(key for key in known if key.namespace in spaces)])
+    names = kinds()
+    for key in doomed:
+        print(f"{names[key.kind].prefix}/{key.name} deleted" + (" (dry run)" if call.on("dry-run") else ""))
+    missing = [key for key in dict.fromkeys(wanted) if key not in known]
+    if missing and not call.on("ignore-not-found"):
+        raise Failure("\n".join(f"there is no {key}" for key in missing))
+    if not wanted:
+        print("No resources found", file=sys.stderr)
+    return 0
+
+
+def _named(call: Call, known: Sequence[Resource], namespace: str | None) -> list[Key]:
+    """The keys that words, --selector and --all mean. Raises: Failure."""
+    targets = targets_of(call.words)
+    for kind, _ in targets:
+        if kind.shown.derive is not None:
+            raise Failure(f"{kind.shown.plural} follow from other resources; delete those")
+    keys = []
+    for kind, name in targets:
+        inside = (namespace or "default") if kind.namespaced else ""
+        if name is not None:
+            keys.append(Key(kind.kind, inside, name))
+        elif call.given("selector") or call.on("all"):
+            selector = parse_selector(call.text("selector"))
+            keys += [
+                one.key
+                for one in known
+                if one.kind == kind.kind and one.namespace == inside and selector.matches(one.metadata.labels)
+            ]
+        else:
+            raise Failure(f"name {kind.shown.plural}, choose some with -l SELECTOR, or all with --all")
+    return keys
+
+
+def targets_of(words: Sequence[str]) -> list[tuple[KnownKind, str | None]]:
+    """What `pods a b`, `pod/a svc/b` or `pods,svc` mean: kinds with names, or with None for any. Raises: Failure."""
+    if not words:
+        raise Failure("name a kind of resource, as in `flowscope mesh get pods`; see `flowscope mesh api-resources`")
+    if "/" in words[0]:
+        found: list[tuple[KnownKind, str | None]] = []
+        for word in words:
+            kind, slash, name = word.partition("/")
+            if not slash or not name:
+                raise Failure(f"{word[:80]!r}: write KIND/NAME for each resource, or KIND NAME...")
+            found += [(one, name) for one in find_kinds(kind)]
+        return found
+    if wrong := [word for word in words[1:] if "/" in word]:
+        raise Failure(f"{wrong[0][:80]!r}: write KIND/NAME for each resource, or KIND NAME...")
+    return [(kind, name) for kind in find_kinds(words[0]) for name in (words[1:] or (None,))]

@@ -1,0 +1,93 @@
+"""What tables say about pods, services, deployments and nodes.
+
+In:        one resource and the View of all others.
+Out:       a cell's value.
+Elsewhere: kinds.py puts cells into columns.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cli.mesh.view import NONE, View, field, listed
+from cli.version import package_version
+from mesh.resources import Deployment, LabelSelector, Node, Pod, Resource, Service
+
+_ROLE: Final = "node-role.kubernetes.io/"
+_TERMS: Final = {
+    "Exists": "{key}",
+    "DoesNotExist": "!{key}",
+    "In": "{key} in ({values})",
+    "NotIn": "{key} notin ({values})",
+}
+
+
+def pod_ready(pod: Pod, _view: View) -> str:
+    """Ready containers of all."""
+    count = len(pod.spec.containers)
+    return f"{count if pod.status.ready else 0}/{count}"
+
+
+def pod_status(pod: Pod, _view: View) -> str:
+    """The phase in kubectl's words."""
+    if pod.status.phase == "Pending" and pod.spec.node_name:
+        return "ContainerCreating"
+    return {"Succeeded": "Completed", "Failed": "Error"}.get(pod.status.phase, pod.status.phase)
+
+
+def cluster_ip(service: Service, _view: View) -> str:
+    """The address inside the cluster; `None` for headless services, as kubectl says."""
+    return service.spec.cluster_ip or NONE
+
+
+def external_ip(service: Service, _view: View) -> str:
+    """Addresses for the outside; `<pending>` while a load balancer has none."""
+    if service.spec.type == "ExternalName":
+        return service.spec.external_name
+    balancer = field(service, "status", "loadBalancer", "ingress") or ()
+    given = [one.get("ip") or one.get("hostname", "") for one in balancer]
+    addresses = [*given, *(field(service, "spec", "externalIPs") or ())]
+    if service.spec.type == "LoadBalancer" and not addresses:
+        return "<pending>"
+    return listed(addresses)
+
+
+def service_ports(service: Service, _view: View) -> str:
+    """`80:31643/TCP`: port, port of the nodes, protocol."""
+    return listed(
+        [f"{one.port}{f':{one.node_port}' if one.node_port else ''}/{one.protocol}" for one in service.spec.ports]
+    )
+
+
+def ready_pods(deployment: Deployment, view: View) -> int:
+    """How many pods of a deployment are ready."""
+    return sum(pod.status.ready for pod in view.pods_of(deployment))
+
+
+def containers(resource: Resource, what: str) -> str:
+    """Names or images of the containers of a pod template."""
+    return listed([one[what] for one in field(resource, "spec", "template", "spec", "containers") or ()])
+
+
+def as_selector(selector: LabelSelector) -> str:
+    """A selector as `-l` takes it."""
+    terms = [f"{key}={value}" for key, value in sorted(selector.match_labels.items())]
+    terms += [
+        _TERMS[one.operator].format(key=one.key, values=",".join(one.values)) for one in selector.match_expressions
+    ]
+    return listed(terms)
+
+
+def node_status(node: Node, view: View) -> str:
+    """Ready once its agent has programmed the kernel; Unknown where we cannot look."""
+    return "Ready" if node.name in view.agents else "NotReady" if view.place.lab else "Unknown"
+
+
+def node_roles(node: Node, _view: View) -> str:
+    """From labels, as kubectl."""
+    return listed(sorted(key.removeprefix(_ROLE) for key in node.metadata.labels if key.startswith(_ROLE)))
+
+
+def node_version(_node: Node, view: View) -> str:
+    """Of the agent, which is of the same release as this program."""
+    return f"v{package_version()}"

@@ -1,0 +1,261 @@
+"""The kinds of resources: what they are called on the command line and how tables show them.
+
+In:        nothing; a table.
+Out:       KINDS, and `find_kinds`, which understands `po`, `pods`, `Pod`, `deploy,svc` and `all`.
+Elsewhere: mesh/resources.py has the kinds' fields; get.py prints.
+
+A kind that has no entry here is shown by name and age. To show more of it, add an entry:
+
+    "Ingress": Shown(
+        "ingresses", ("ing",), columns=(Column("CLASS", lambda one, view: field(one, "spec", "ingressClassName")), AGE)
+    ),
+
+A cell may be anything; None and the empty text become `<none>`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cli.mesh import cells, derived
+from cli.mesh.view import NONE, View, as_labels
+from mesh.resources import Resource, known_kinds
+from service.failure import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table."""
+
+    title: str
+    cell: Callable[[Any, View], object]
+    """(resource, view) -> what to show."""
+    wide: bool = False
+    """Only with `-o wide`."""
+
+
+AGE: Final = Column("AGE", lambda one, view: view.age(one))
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How a kind is called and shown. NAME, and NAMESPACE where it is wanted, stand before `columns` by themselves."""
+
+    plural: str
+    short: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = (AGE,)
+    in_all: bool = False
+    """`get all` shows it."""
+    derive: Callable[[View], list[Resource]] | None = None
+    """For kinds that nobody stores."""
+    api_version: str = ""
+    """Of kinds that nobody stores; the others are in mesh.resources.known_kinds()."""
+    namespaced: bool = True
+    """The same."""
+
+
+_TEMPLATE: Final = (
+    Column("CONTAINERS", lambda one, view: cells.containers(one, "name"), wide=True),
+    Column("IMAGES", lambda one, view: cells.containers(one, "image"), wide=True),
+)
+
+KINDS: Final[dict[str, Shown]] = {
+    "Namespace": Shown("namespaces", ("ns",), (Column("STATUS", lambda one, view: "Active"), AGE)),
+    "Node": Shown(
+        "nodes",
+        ("no",),
+        (
+            Column("STATUS", cells.node_status),
+            Column("ROLES", cells.node_roles),
+            AGE,
+            Column("VERSION", cells.node_version),
+            Column("INTERNAL-IP", lambda one, view: one.ips[0] if one.ips else None, wide=True),
+            Column("POD-CIDRS", lambda one, view: ",".join(one.spec.pod_cidrs), wide=True),
+        ),
+    ),
+    "Pod": Shown(
+        "pods",
+        ("po",),
+        (
+            Column("READY", cells.pod_ready),
+            Column("STATUS", cells.pod_status),
+            Column("RESTARTS", lambda one, view: view.restarts.get((one.namespace, one.name), 0)),
+            AGE,
+            Column("IP", lambda one, view: one.status.pod_ip, wide=True),
+            Column("NODE", lambda one, view: one.spec.node_name, wide=True),
+            Column("NOMINATED NODE", lambda one, view: None, wide=True),
+            Column("READINESS GATES", lambda one, view: None, wide=True),
+        ),
+        in_all=True,
+    ),
+    "Service": Shown(
+        "services",
+        ("svc",),
+        (
+            Column("TYPE", lambda one, view: one.spec.type),
+            Column("CLUSTER-IP", cells.cluster_ip),
+            Column("EXTERNAL-IP", cells.external_ip),
+            Column("PORT(S)", cells.service_ports),
+            AGE,
+            Column("SELECTOR", lambda one, view: as_labels(one.spec.selector), wide=True),
+        ),
+        in_all=True,
+    ),
+    "Deployment": Shown(
+        "deployments",
+        ("deploy",),
+        (
+            Column("READY", lambda one, view: f"{cells.ready_pods(one, view)}/{one.spec.replicas}"),
+            Column("UP-TO-DATE", lambda one, view: len(view.pods_of(one))),
+            Column("AVAILABLE", cells.ready_pods),
+            AGE,
+            *_TEMPLATE,
+            Column("SELECTOR", lambda one, view: as_labels(one.spec.selector.match_labels), wide=True),
+        ),
+        in_all=True,
+    ),
+    "ReplicaSet": Shown(
+        "replicasets",
+        ("rs",),
+        (
+            Column("DESIRED", lambda one, view: one.spec["replicas"]),
+            Column("CURRENT", lambda one, view: one.status["replicas"]),
+            Column("READY", lambda one, view: one.status["readyReplicas"]),
+            AGE,
+            *_TEMPLATE,
+            Column("SELECTOR", lambda one, view: as_labels(one.spec["selector"]["matchLabels"]), wide=True),
+        ),
+        in_all=True,
+        derive=derived.replica_sets,
+        api_version="apps/v1",
+    ),
+    "NetworkPolicy": Shown(
+        "networkpolicies",
+        ("netpol",),
+        (Column("POD-SELECTOR", lambda one, view: cells.as_selector(one.spec.pod_selector)), AGE),
+    ),
+    "CiliumNetworkPolicy": Shown("ciliumnetworkpolicies", ("cnp", "ciliumnp")),
+    "CiliumClusterwideNetworkPolicy": Shown("ciliumclusterwidenetworkpolicies", ("ccnp",)),
+    "CiliumCIDRGroup": Shown("ciliumcidrgroups", ("ccg",)),
+    "CiliumIdentity": Shown(
+        "ciliumidentities",
+        ("ciliumid",),
+        (
+            Column("NAMESPACE", lambda one, view: one.security_labels.get("k8s:io.kubernetes.pod.namespace")),
+            AGE,
+            Column("LABELS", lambda one, view: as_labels(one.security_labels), wide=True),
+        ),
+    ),
+    "CiliumEndpoint": Shown(
+        "ciliumendpoints",
+        ("cep", "ciliumep"),
+        (
+            Column("ENDPOINT ID", lambda one, view: one.status["id"]),
+            Column("IDENTITY ID", lambda one, view: one.status["identity"]["id"]),
+            Column("ENDPOINT STATE", lambda one, view: one.status["state"]),
+            Column("IPV4", lambda one, view: one.status["networking"]["addressing"][0].get("ipv4")),
+            Column("IPV6", lambda one, view: one.status["networking"]["addressing"][0].get("ipv6")),
+        ),
+        derive=derived.endpoints,
+        api_version="cilium.io/v2",
+    ),
+    # Kinds whose columns say no more than their age, but which have names of their own.
+    "EndpointSlice": Shown("endpointslices", ("eps",)),
+    "Endpoints": Shown("endpoints", ("ep",)),
+    "ConfigMap": Shown("configmaps", ("cm",)),
+    "IngressClass": Shown("ingressclasses"),
+    "CiliumEnvoyConfig": Shown("ciliumenvoyconfigs", ("cec",)),
+    "CiliumClusterwideEnvoyConfig": Shown("ciliumclusterwideenvoyconfigs", ("ccec",)),
+    "CiliumLoadBalancerIPPool": Shown("ciliumloadbalancerippools", ("ippools", "ippool", "lbippool", "lbippools")),
+    "CiliumL2AnnouncementPolicy": Shown("ciliuml2announcementpolicies", ("l2announcement",)),
+    "GatewayClass": Shown("gatewayclasses", ("gc",)),
+    "Gateway": Shown("gateways", ("gtw",)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKind:
+    """A kind as the command line deals with it."""
+
+    kind: str
+    api_version: str
+    namespaced: bool
+    shown: Shown
+
+    @property
+    def prefix(self) -> str:
+        """`deployment.apps`: what stands before the name of a resource where kinds are mixed."""
+        group = self.api_version.rpartition("/")[0]
+        return self.kind.lower() + (f".{group}" if group else "")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What people may call it, in lower case."""
+        group = self.prefix.partition(".")[2]
+        names = (self.shown.plural, self.kind.lower(), *self.shown.short)
+        return (*names, f"{self.shown.plural}.{group}") if group else names
+
+
+def kinds() -> dict[str, KnownKind]:
+    """All kinds that there can be resources of, by name."""
+    found = {
+        name: KnownKind(name, one.api_versions[0], one.namespaced, KINDS.get(name) or Shown(plural_of(name)))
+        for name, one in known_kinds().items()
+    }
+    for name, shown in KINDS.items():
+        if shown.derive is not None and name not in found:
+            found[name] = KnownKind(name, shown.api_version, shown.namespaced, shown)
+    return found
+
+
+def plural_of(kind: str) -> str:
+    """`Gateway` -> `gateways`, `Policy` -> `policies`, `Class` -> `classes`."""
+    word = kind.lower()
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
+        return word[:-1] + "ies"
+    return word + ("es" if word.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+def find_kinds(words: str) -> list[KnownKind]:
+    """The kinds that `svc,pods` means, in that order. Raises: Failure with the names that come near."""
+    known = kinds()
+    by_word = {word: one for one in known.values() for word in one.words}
+    found: list[KnownKind] = []
+    for word in words.lower().split(","):
+        if word == "all":
+            # The order in which kubectl has them, which is that of the table.
+            found += [known[name] for name, shown in KINDS.items() if shown.in_all and name in known]
+        elif word in by_word:
+            found.append(by_word[word])
+        else:
+            near = difflib.get_close_matches(word, list(by_word), n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else "see `flowscope mesh api-resources`"
+            raise Failure(f"there is no kind of resource called {word[:80]!r}; {hint}")
+    return list(dict.fromkeys(found))
+
+
+def prefix_of(resource: Resource) -> str:
+    """`ingress.networking.k8s.io`."""
+    group = resource.api_version.rpartition("/")[0]
+    return resource.kind.lower() + (f".{group}" if group else "")
+
+
+def rows_of(
+    shown: Shown, resources: Sequence[Resource], view: View, *, wide: bool, namespaces: bool, labels: bool, prefix: str
+) -> list[list[str]]:
+    """A table with headings. `prefix` stands before names, when kinds are mixed."""
+    columns = [one for one in shown.columns if wide or not one.wide]
+    head = [*(["NAMESPACE"] if namespaces else []), "NAME", *(one.title for one in columns)]
+    rows = [[*head, "LABELS"] if labels else head]
+    for one in resources:
+        row = [one.namespace] if namespaces else []
+        row += [prefix + one.name, *(_text(column.cell(one, view)) for column in columns)]
+        rows.append([*row, as_labels(one.metadata.labels)] if labels else row)
+    return rows
+
+
+def _text(cell: object) -> str:
+    return NONE if cell is None or cell == "" else str(cell)
