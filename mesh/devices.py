@@ -100,7 +100,15 @@ class NodeDevices:
     def _lead_to_proxies(self, family: int) -> None:
         """What the programs mark for a proxy is this node's, whatever its destination (spec/datapath.md, section 2)."""
         everything = "0.0.0.0/0" if family == socket.AF_INET else "::/0"
-        self._ip.route("replace", family=family, table=PROXY_TABLE, type="local", dst=everything, oif=self._index("lo"))
+        self._ip.route(
+            "replace",
+            family=family,
+            table=PROXY_TABLE,
+            type="local",
+            scope="host",
+            dst=everything,
+            oif=self._index("lo"),
+        )
         rule = {
             "priority": PROXY_RULE_PRIORITY,
             "table": PROXY_TABLE,
