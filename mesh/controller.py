@@ -27,6 +27,7 @@ from mesh.resources import (
     Resource,
     changed,
 )
+from mesh.services import assigning as services
 from mesh.store import Update
 
 DEFAULT_NAMESPACES: Final = ("default", "kube-node-lease", "kube-public", "kube-system")
@@ -40,13 +41,13 @@ def reconcile(resources: Sequence[Resource], cluster_name: str = "default") -> U
     """
     cluster = Cluster(resources)
     _remove_orphans(cluster)
-    _address_services(cluster)
     for deployment in cluster.deployments():
         _scale(cluster, deployment)
     _place_pods(cluster)
     for pod in cluster.pods():
         labels = identities.security_labels(pod, cluster.namespace(pod.namespace), cluster_name)
         cluster.put(identities.allocate(labels, cluster.identities()))
+    services.assign(cluster)
     return cluster.update()
 
 
@@ -72,23 +73,6 @@ def workload(pod: Pod) -> tuple[str, str]:
             return "Deployment", owner.name.removesuffix(f"-{value}")
         return owner.kind, owner.name
     return "Pod", pod.name
-
-
-def _address_services(cluster: Cluster) -> None:
-    used = {address for one in cluster.services() for address in (one.spec.cluster_ip, *one.spec.cluster_ips)}
-    for service in cluster.services():
-        if service.headless or service.spec.type == "ExternalName" or service.spec.cluster_ips:
-            continue
-        wanted = service.spec.cluster_ip
-        addresses = (
-            (wanted,)
-            if wanted
-            else ipam.free_service_addresses(f"{service.namespace}/{service.name}", service.families, used)
-        )
-        used.update(addresses)
-        cluster.put(
-            changed(service, spec=changed(service.spec, cluster_ip=addresses[0], cluster_ips=addresses)),
-        )
 
 
 def _scale(cluster: Cluster, deployment: Deployment) -> None:

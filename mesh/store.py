@@ -250,17 +250,35 @@ def merge(existing: Iterable[Resource], resources: Iterable[Resource]) -> tuple[
 
 def adopt(old: Resource, wanted: Resource) -> Resource:
     """`wanted` with what only controllers write taken from `old`."""
-    written = {"uid": old.metadata.uid, "creation_timestamp": old.metadata.creation_timestamp}
+    kept = ("uid", "creation_timestamp", "deletion_timestamp")
+    written = {name: value for name in kept if (value := getattr(old.metadata, name)) is not None}
     new = changed(wanted, metadata=changed(wanted.metadata, **written))
     if isinstance(old, Pod) and isinstance(new, Pod):
         placed = changed(new.spec, node_name=old.spec.node_name) if old.spec.node_name else new.spec
         return changed(new, spec=placed, status=old.status)
     if isinstance(old, Deployment) and isinstance(new, Deployment):
         return changed(new, status=old.status)
-    if isinstance(old, Service) and isinstance(new, Service) and not new.spec.cluster_ip and not old.headless:
-        spec = changed(new.spec, cluster_ip=old.spec.cluster_ip, cluster_ips=old.spec.cluster_ips)
-        return changed(new, spec=spec)
+    if isinstance(old, Service) and isinstance(new, Service):
+        return _adopt_service(old, new)
+    if hasattr(old, "status") and hasattr(new, "status"):
+        return changed(new, status=old.status)
     return new
+
+
+def _adopt_service(old: Service, new: Service) -> Service:
+    spec = new.spec
+    if not spec.cluster_ip and not old.headless and spec.type != "ExternalName":
+        spec = changed(spec, cluster_ip=old.spec.cluster_ip, cluster_ips=old.spec.cluster_ips)
+    if spec.type in ("NodePort", "LoadBalancer"):
+        known = {(port.port, port.protocol): port.node_port for port in old.spec.ports}
+        taken = {(port.node_port, port.protocol) for port in spec.ports}
+        ports = []
+        for port in spec.ports:
+            number = known.get((port.port, port.protocol), 0)
+            free = number and not port.node_port and (number, port.protocol) not in taken
+            ports.append(changed(port, node_port=number) if free else port)
+        spec = changed(spec, ports=tuple(ports))
+    return changed(new, spec=spec, status=old.status)
 
 
 def _is(key: Key) -> tuple[sa.ColumnElement[bool], ...]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
-from mesh.backends import Backend, backends_of
+from mesh.backends import Backend, Directory
 from mesh.dns.wire import (
     CLASS_IN,
     Answer,
@@ -31,7 +31,7 @@ from mesh.dns.wire import (
     pack_txt,
     unpack_name,
 )
-from mesh.resources import Namespace, Pod, Resource, Service
+from mesh.resources import Namespace, Resource, Service
 
 ZONE: Final = "cluster.local"
 TTL_S: Final = 30
@@ -72,10 +72,10 @@ class Zone:
 
     def __init__(self, resources: Iterable[Resource], serial: int = 1) -> None:
         resources = list(resources)
-        pods = [one for one in resources if isinstance(one, Pod)]
+        directory = Directory(resources)
         self._serial = serial
         self._services: dict[tuple[str, str], Entry] = {
-            (one.namespace, one.name): Entry(one, tuple(backends_of(one, pods)))
+            (one.namespace, one.name): Entry(one, tuple(directory.ready(one)))
             for one in resources
             if isinstance(one, Service)
         }

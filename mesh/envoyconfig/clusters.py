@@ -14,11 +14,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mesh.backends import backends_of
+from mesh.backends import Directory
 from mesh.envoyconfig import messages
 from mesh.envoyconfig.listeners import MARK_INGRESS, Place
 from mesh.ipam import is_ipv4
-from mesh.resources import Pod, Service, ServicePort
+from mesh.resources import Resource, Service, ServicePort
 
 PLENTY: Final = 1 << 20
 """Limits of circuit breakers that nobody has set; Envoy's own (1024) are low for a proxy that a whole node shares."""
@@ -111,9 +111,10 @@ def _option(description: str, level: int, name: int, value: int) -> dict[str, An
 class Endpoints:
     """Backends of services, looked up by EDS name."""
 
-    def __init__(self, services: Iterable[Service], pods: Iterable[Pod]) -> None:
+    def __init__(self, services: Iterable[Service], behind: Iterable[Resource]) -> None:
+        """`behind`: pods, EndpointSlices and Endpoints; others are passed over."""
         self._services: Mapping[tuple[str, str], Service] = {(one.namespace, one.name): one for one in services}
-        self._pods = list(pods)
+        self._directory = Directory(behind)
 
     def assignment(self, name: str) -> Any:
         """The ClusterLoadAssignment called `name`; without endpoints when there is no such service."""
@@ -135,7 +136,7 @@ class Endpoints:
             return []
         found = {
             (backend.address, target)
-            for backend in backends_of(service, self._pods)
+            for backend in self._directory.ready(service)
             for port, target in backend.ports
             if port.protocol == "TCP" and _is(port, name.port)
         }

@@ -21,7 +21,7 @@ from mesh.envoyconfig.documents import EnvoyConfig
 from mesh.envoyconfig.listeners import Place
 from mesh.envoyconfig.naming import Names
 from mesh.ingress.secrets import SECRETS_NAMESPACE, Secret
-from mesh.resources import Key, Node, Pod, Resource, Service
+from mesh.resources import Key, Node, Resource, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class _Work:
     def __init__(self, place: Place, resources: Sequence[Resource]) -> None:
         self._place = place
         self._services = {(one.namespace, one.name): one for one in resources if isinstance(one, Service)}
-        self._endpoints = Endpoints(self._services.values(), [one for one in resources if isinstance(one, Pod)])
+        self._endpoints = Endpoints(self._services.values(), resources)
         self._secrets = {(one.namespace, one.name): one for one in resources if isinstance(one, Secret)}
         self._found: dict[str, dict[str, Any]] = {kind: {} for kind in messages.KINDS}
         self._owners: dict[tuple[str, str], Key] = {}
