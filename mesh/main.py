@@ -11,8 +11,6 @@ Stopping the agent changes nothing: programs and maps are pinned, traffic goes o
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -28,14 +26,17 @@ from mesh import identities, ipam, knowledge
 from mesh.cluster import Cluster
 from mesh.config import AgentConfig
 from mesh.devices import HOST_DEVICE, OVERLAY_DEVICE, NodeDevices
+from mesh.files import write_atomically
 from mesh.policy.compiling import MODES, Settings, Subject
 from mesh.policy.node import NodePolicies, Outcome, named_ports
+from mesh.report import AgentReport
 from mesh.resources import Key, Node, Pod
 from mesh.store import SqliteStore, Store
 from service.failure import Failure
 
 MAX_ENDPOINT_ID: Final = 65535
 RETRY_S: Final = 1.0
+REPORT_S: Final = 1.0
 
 log = structlog.get_logger(component="agent")
 
@@ -63,6 +64,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event, reload: asyncio.Event)
                     tasks.create_task(agent.obey(reload), name="reload"),
                     tasks.create_task(agent.retry(), name="retry"),
                     tasks.create_task(agent.sweep(), name="sweep"),
+                    tasks.create_task(agent.tell(), name="tell"),
                 ]
                 await stop.wait()
                 for task in work:
@@ -108,6 +110,9 @@ class Agent:
         self._programmed: dict[int, Endpoint] = {}
         self._refused: set[int] = set()
         """Endpoints that the kernel has not taken; tried again until it does, or until they are not wanted."""
+        self.report = AgentReport(self._state_file.with_name("agent.json"), node.name)
+        self.report.add("policy", self._policy_condition)
+        self.report.add("endpoints", self._endpoint_condition)
 
     def start(self, aggregation: Aggregation) -> None:
         """Devices, programs, settings: what does not depend on pods."""
@@ -146,6 +151,12 @@ class Agent:
             if self._refused:
                 self.synchronise(self._store.changes(0).revision)
 
+    async def tell(self) -> None:
+        """Keep agent.json up to date between rounds."""
+        while True:
+            await asyncio.sleep(REPORT_S)
+            self.report.refresh()
+
     async def sweep(self) -> None:
         """Clear expired connections now and then."""
         while True:
@@ -173,8 +184,20 @@ class Agent:
         self._datapath.sync_ipcache(ipcache_entries(state["ipcache"], self._node.ips))
         self._program(wanted)
         ready = sorted(pod.metadata.uid for pod in pods if ids[pod.metadata.uid] not in self._refused)
-        done = {"node": self._node.name, "revision": revision, "pods": ready}
-        write_atomically(self._state_file.with_name("agent.json"), done)
+        self.report.round(revision, ready)
+
+    def _policy_condition(self) -> dict[str, Any]:
+        problems = sorted(self._problems)
+        state = {"mode": self._config.enable_policy, "audit": self._config.policy_audit_mode, "problems": problems}
+        if problems:
+            return {"state": "warning", "message": f"{len(problems)} policies refused: {problems[0]}", **state}
+        return {"state": "ok", "message": f"enforcement {self._config.enable_policy}", **state}
+
+    def _endpoint_condition(self) -> dict[str, Any]:
+        refused = sorted(self._refused)
+        if refused:
+            return {"state": "warning", "message": f"not attached: {', '.join(map(str, refused))}", "refused": refused}
+        return {"state": "ok", "message": f"{len(self._programmed)} attached", "refused": []}
 
     def _describe_policies(self, state: dict[str, Any], decided: Outcome) -> None:
         """Add to state.json which rules stand behind verdicts, and who the prefixes of policies are."""
@@ -260,14 +283,3 @@ def _endpoint(pod: Pod, number: int, identity: int) -> Endpoint:
         ipv4=next((one for one in addresses if isinstance(one, IPv4Address)), None),
         ipv6=next((one for one in addresses if isinstance(one, IPv6Address)), None),
     )
-
-
-def write_atomically(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a JSON file; readers see the old or the new one. Raises: Failure when it cannot be written."""
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps(content, separators=(",", ":")))
-        os.replace(fresh, path)
-    except OSError as error:
-        raise Failure(f"cannot write {path}: {error.strerror}; check the folder's owner and free space") from error

@@ -1,0 +1,27 @@
+"""Files that others read while they are written.
+
+In:        a path and what it is to hold.
+Out:       the file, replaced in one step.
+Elsewhere: main.py writes state.json and agent.json; mesh/dns keeps names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from service.failure import Failure
+
+
+def write_atomically(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a JSON file; readers see the old or the new one. Raises: Failure when it cannot be written."""
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(json.dumps(content, separators=(",", ":")))
+        os.replace(fresh, path)
+    except OSError as error:
+        raise Failure(f"cannot write {path}: {error.strerror}; check the folder's owner and free space") from error
