@@ -17,6 +17,7 @@ help:
 	@echo "make proto                    regenerate the stubs in proto/"
 	@echo "make soak                     ten million flows through the relay, nothing lost or reordered"
 	@echo "make soak-page [MINUTES=10]   an open page at 10,000 flows/s: memory of page and server stay flat"
+	@echo "make chaos                    agents killed a hundred times in the middle of changes, under traffic"
 	@echo "make fuzz [MINUTES=10]        every property test again and again with fresh input"
 	@echo "make clean                    take the lab down and remove what was built"
 
@@ -52,6 +53,9 @@ soak: setup-dev
 # Ten minutes unless told otherwise; the figure in docs/dashboard.md is of MINUTES=30.
 soak-page: setup-dev
 	$(PYTHON) -m tests.support.page_soak --minutes $(MINUTES)
+
+chaos: setup-dev
+	$(PYTEST) -m slow -k chaos
 
 # Every property test again and again with fresh random input; stops at the first failure.
 fuzz: setup-dev
