@@ -15,6 +15,7 @@ from typing import Final
 
 from mesh import identities, ipam, names, schedule
 from mesh.cluster import Cluster
+from mesh.ingress import controller as ingress
 from mesh.resources import (
     Deployment,
     Metadata,
@@ -41,6 +42,7 @@ def reconcile(resources: Sequence[Resource], cluster_name: str = "default") -> U
     """
     cluster = Cluster(resources)
     _remove_orphans(cluster)
+    ingress.reconcile(cluster)
     for deployment in cluster.deployments():
         _scale(cluster, deployment)
     _place_pods(cluster)

@@ -606,11 +606,19 @@ KINDS: Final[dict[str, Kind]] = {
 def known_kinds() -> dict[str, Kind]:
     """All kinds: those above, and those of the rooms, which are built of the models above."""
     from mesh.envoyconfig import documents as envoyconfig
+    from mesh.ingress import documents as ingress
     from mesh.ingress import secrets
     from mesh.policy import documents as policy
     from mesh.services import kinds as services
 
-    return {**KINDS, **services.KINDS, **policy.KINDS, **envoyconfig.KINDS, **secrets.KINDS}
+    return {
+        **KINDS,
+        **services.KINDS,
+        **policy.KINDS,
+        **envoyconfig.KINDS,
+        **secrets.KINDS,
+        **ingress.KINDS,
+    }
 
 
 def parse_manifests(text: str, source: str = "-", namespace: str = "default") -> list[Resource]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from mesh.backends import Directory
 from mesh.envoyconfig import messages
-from mesh.envoyconfig.listeners import MARK_INGRESS, Place
+from mesh.envoyconfig.listeners import MARK_INGRESS, Place, mark_option
 from mesh.ipam import is_ipv4
 from mesh.resources import Resource, Service, ServicePort
 
@@ -25,7 +25,6 @@ PLENTY: Final = 1 << 20
 
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _EDS: Final = 3
-_SOL_SOCKET, _SO_MARK = 1, 36
 _SOL_IP, _IP_TRANSPARENT = 0, 19
 _SOL_IPV6, _IPV6_TRANSPARENT = 41, 75
 
@@ -86,10 +85,10 @@ def _bind(place: Place) -> Any:
         {
             "address": {"address": str(one), "port_value": 0},
             "socket_options": [
-                _option("mark", _SOL_SOCKET, _SO_MARK, MARK_INGRESS),
-                _option("transparent", _SOL_IP, _IP_TRANSPARENT, 1)
+                mark_option(MARK_INGRESS),
+                _transparent(_SOL_IP, _IP_TRANSPARENT)
                 if one.version == 4
-                else _option("transparent", _SOL_IPV6, _IPV6_TRANSPARENT, 1),
+                else _transparent(_SOL_IPV6, _IPV6_TRANSPARENT),
             ],
         }
         for one in place.ingress
@@ -104,8 +103,8 @@ def _bind(place: Place) -> Any:
     )
 
 
-def _option(description: str, level: int, name: int, value: int) -> dict[str, Any]:
-    return {"description": description, "level": level, "name": name, "int_value": value, "state": "STATE_PREBIND"}
+def _transparent(level: int, name: int) -> dict[str, Any]:
+    return {"description": "transparent", "level": level, "name": name, "int_value": 1, "state": "STATE_PREBIND"}
 
 
 class Endpoints:

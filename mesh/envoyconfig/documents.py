@@ -83,7 +83,8 @@ class CiliumEnvoyConfig(EnvoyConfig):
 
     def namespace_of(self, one: ServiceListener | BackendService) -> str:
         # v2 has put the kind into namespaces; what was v2alpha1 belonged to the cluster and could name any.
-        if self.api_version.endswith("/v2alpha1"):
+        # Backends of other namespaces may be learned: nobody's traffic changes by that.
+        if self.api_version.endswith("/v2alpha1") or isinstance(one, BackendService):
             return one.namespace or self.namespace
         return self.namespace
 

@@ -39,6 +39,7 @@ _KNOWN_FILTERS: Final = {
 }
 """HTTP filters that mean something without a configuration. Envoy itself no longer guesses it from the name."""
 _TLS_INSPECTOR: Final = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+_SOCKET_OPTION: Final = "envoy.config.core.v3.SocketOption"
 _ORIGINAL_SRC: Final = "envoy.extensions.filters.http.original_src.v3.OriginalSrc"
 
 
@@ -55,8 +56,10 @@ class Place:
     """Addresses inside `pod_ranges` that are no pod's: the router's and the ingress address."""
     ingress: tuple[Address, ...] = ()
     """In whose name clients that are no pods of this node are served; none: the node's own address."""
-    access_log: Callable[[], Sequence[Any]] = tuple
-    """Envoy AccessLog messages that make flows of requests."""
+    downstream_logs: tuple[Any, ...] = ()
+    """AccessLog messages that make flows of requests that Envoy answers by itself."""
+    upstream_logs: tuple[Any, ...] = ()
+    """AccessLog messages that make flows of requests to backends, one for each try."""
 
 
 def complete(listener: Any, place: Place) -> None:
@@ -66,6 +69,8 @@ def complete(listener: Any, place: Place) -> None:
         _listen(listener.address, "127.0.0.1", port)
         _listen(listener.additional_addresses.add().address, "::1", port)
         listener.transparent.value = True
+        # Connections that it takes have the mark: by that the kernel knows their packets.
+        listener.socket_options.add().CopyFrom(messages.new(_SOCKET_OPTION, **mark_option(MARK_INGRESS)))
     chains = list(listener.filter_chains)
     if listener.HasField("default_filter_chain"):
         chains.append(listener.default_filter_chain)
@@ -75,6 +80,11 @@ def complete(listener: Any, place: Place) -> None:
     _inspect_tls(listener)
     if place.pod_ranges:
         _split(listener, place)
+
+
+def mark_option(mark: int) -> dict[str, Any]:
+    """The socket option that marks every packet of a connection, in JSON form."""
+    return {"description": "mark", "level": 1, "name": 36, "int_value": mark, "state": "STATE_PREBIND"}
 
 
 def port_of(listener: Any) -> int:
@@ -104,7 +114,13 @@ def _complete_connection_manager(manager: Any, place: Place) -> None:
         # Without it Envoy believes X-Forwarded-For, and a client could choose the address it is logged with.
         manager.use_remote_address.value = True
         manager.skip_xff_append = True
-    manager.access_log.extend(place.access_log())
+    manager.access_log.extend(place.downstream_logs)
+    for one in manager.http_filters:
+        if one.typed_config.type_url == messages.URL + _KNOWN_FILTERS[_ROUTER]:
+            router = messages.unpacked(one.typed_config)
+            router.upstream_log.extend(place.upstream_logs)
+            router.upstream_log_options.flush_upstream_log_on_upstream_stream = True
+            one.typed_config.Pack(router, deterministic=True)
 
 
 def _inspect_tls(listener: Any) -> None:
