@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field
 
 from mesh.envoyconfig import messages
-from mesh.resources import DnsLabel, DnsName, Kind, LabelSelector, Model, Port, Resource
+from mesh.resources import Condition, DnsLabel, DnsName, Kind, LabelSelector, Model, Port, Resource
 
 MAX_RESOURCES: Final = 1000
 
@@ -50,17 +50,6 @@ class EnvoyConfigSpec(Model):
     backend_services: tuple[BackendService, ...] = ()
     resources: Annotated[tuple[EnvoyResource, ...], Field(max_length=MAX_RESOURCES)] = ()
     node_selector: LabelSelector | None = None
-
-
-class Condition(Model):
-    """One statement about a resource, as Kubernetes writes it."""
-
-    type: str
-    status: Literal["True", "False", "Unknown"]
-    reason: str = ""
-    message: str = ""
-    observed_generation: int | None = None
-    ignored = frozenset({"lastTransitionTime"})
 
 
 class EnvoyConfigStatus(Model):

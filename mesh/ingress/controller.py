@@ -26,8 +26,8 @@ from mesh.ingress.documents import (
     IngressStatus,
 )
 from mesh.ingress.publishing import Publication
-from mesh.ingress.translate import doors, secret_copy
-from mesh.resources import Key, Service, changed
+from mesh.ingress.translate import HTTP, HTTPS, doors, number_of, secret_copy
+from mesh.resources import NODE_PORTS, Key, Service, changed
 
 SHARED_NAMESPACE: Final = "kube-system"
 SHARED_NAME: Final = "cilium-ingress"
@@ -84,11 +84,11 @@ def _dedicated(ingress: Ingress, cluster: Cluster) -> Publication:
         ),
         service_type=_SERVICE_TYPES.get(ingress.annotation("service-type"), "LoadBalancer"),
         balancer_class=ingress.annotation("loadbalancer-class"),
-        external_policy=ingress.annotation("service-external-traffic-policy"),
+        external_policy="Local" if ingress.annotation("service-external-traffic-policy") == "Local" else "",
         node_ports=tuple(
-            (port, int(number))
-            for port, name in ((80, "insecure-node-port"), (443, "secure-node-port"))
-            if (number := ingress.annotation(name)).isdecimal()
+            (port, number)
+            for port, name in ((HTTP, "insecure-node-port"), (HTTPS, "secure-node-port"))
+            if (number := number_of(ingress.annotation(name))) in range(NODE_PORTS[0], NODE_PORTS[1] + 1)
         ),
         secrets=_secrets([ingress]),
     )
@@ -118,6 +118,6 @@ def _tell_address(cluster: Cluster, ingress: Ingress, publication: Publication |
     addresses: tuple[BalancerAddress, ...] = ()
     if isinstance(service, Service):
         ports = tuple(BalancerPort(port=one.port, protocol=one.protocol) for one in service.spec.ports)
-        addresses = tuple(BalancerAddress(ip=ip, ports=ports) for ip in publishing.addresses(service))
+        addresses = tuple(BalancerAddress(ip=ip, ports=ports) for ip in service.balancer_ips)
     if ingress.status.load_balancer.ingress != addresses:
         cluster.put(changed(ingress, status=IngressStatus(load_balancer=Balancer(ingress=addresses))))

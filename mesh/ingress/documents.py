@@ -17,6 +17,7 @@ from mesh.resources import DnsName, Kind, Model, Port, PortName, Resource
 
 CLASS: Final = "cilium"
 CONTROLLER: Final = "cilium.io/ingress-controller"
+MAX_NAME: Final = 170
 _HOST: Final = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
@@ -121,6 +122,13 @@ class Ingress(Resource):
     kind: Literal["Ingress"] = "Ingress"
     spec: IngressSpec
     status: IngressStatus = IngressStatus()
+
+    @model_validator(mode="after")
+    def _name_leaves_room(self) -> Self:
+        # The names of what is made from it have a prefix and the namespace in them, and the same limit.
+        if len(self.metadata.name) > MAX_NAME:
+            raise ValueError(f"metadata.name: must be at most {MAX_NAME} characters")
+        return self
 
     def annotation(self, name: str) -> str:
         """Of our own annotations; empty when it is not there."""

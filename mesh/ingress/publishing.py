@@ -126,12 +126,6 @@ def _copies(cluster: Cluster, label: str, one: Publication) -> list[Secret]:
     return found
 
 
-def addresses(service: Service) -> tuple[str, ...]:
-    """Where a LoadBalancer service is reached from outside."""
-    status = (service.model_extra or {}).get("status") or {}
-    return tuple(one["ip"] for one in status.get("loadBalancer", {}).get("ingress", ()) if one.get("ip"))
-
-
 def speaks_http2(cluster: Cluster) -> SpeaksHttp2:
     """By the appProtocol of the service's port."""
 
@@ -139,10 +133,6 @@ def speaks_http2(cluster: Cluster) -> SpeaksHttp2:
         service = cluster.resources.get(Key("Service", namespace, name))
         ports = service.spec.ports if isinstance(service, Service) else ()
         found = next((one for one in ports if port in {str(one.port), one.name}), None)
-        return found is not None and _app_protocol(found) in _HTTP2
+        return found is not None and found.app_protocol in _HTTP2
 
     return look
-
-
-def _app_protocol(port: ServicePort) -> str:
-    return str((port.model_extra or {}).get("appProtocol") or "")

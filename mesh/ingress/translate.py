@@ -40,6 +40,11 @@ def passes_through(ingress: Ingress) -> bool:
     return ingress.annotation("tls-passthrough") in {"enabled", "true"}
 
 
+def number_of(text: str) -> int:
+    """The number that an annotation says; 0 when it says none, or none that could be meant."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else 0
+
+
 def secret_copy(namespace: str, name: str) -> str:
     """Name of a secret's copy in the secrets namespace."""
     return f"{namespace}-{name}"
@@ -66,8 +71,7 @@ def _certificates(ingresses: Iterable[Ingress]) -> Iterator[Certificate]:
 
 
 def _hosts(ingress: Ingress, speaks_http2: SpeaksHttp2, forced: frozenset[str]) -> Iterator[Host]:
-    timeout = ingress.annotation("request-timeout")
-    seconds = f"{int(timeout.removesuffix('s'))}s" if timeout.removesuffix("s").isdecimal() else "0s"
+    seconds = f"{number_of(ingress.annotation('request-timeout').removesuffix('s'))}s"
 
     def route(match: Match, backend: IngressBackend, host: str) -> Route:
         if host in forced:
