@@ -19,7 +19,6 @@ class DnsProxyConfig:
     max_waiting_per_client: int = setting(2_000, "queries that may wait from one client to one server")
     upstream_timeout_s: float = setting(10.0, "seconds after which a server is not expected to answer any more")
     max_delay_s: float = setting(0.1, "seconds that an answer may wait until the policy knows its addresses")
-    pid_file: str = setting("", "file with the process id, for the agent that comes after the one that started us")
     drain_s: float = setting(1.0, "seconds given to unfinished work at shutdown")
     log_level: str = setting("info", "debug, info, warning or error")
     log_json: bool = setting(False, "log JSON lines")

@@ -1,10 +1,11 @@
 """The proxy's line to the agent: rules come, names go.
 
 In:        rules, from the agent, whenever they change; addresses of names, from answers.
-Out:       rules for the judge, acknowledged; what was learned; a sign once the policy knows it, or when that takes long.
+Out:       rules for the judge, acknowledged; what was learned; a sign once the policy knows it, or does not in time.
 Elsewhere: keeper.py is the other end, where the words of both are written down.
 
-While no agent is there, the last rules hold, answers pass without waiting, and what they teach is told to the next agent.
+While no agent is there, the last rules hold, answers pass without waiting, and what they teach is told to the next
+agent.
 """
 
 from __future__ import annotations

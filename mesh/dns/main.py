@@ -8,10 +8,8 @@ Elsewhere: keeper.py starts and watches this process.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections import Counter
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -48,9 +46,6 @@ async def serve(config: DnsProxyConfig, stop: asyncio.Event, _reload: asyncio.Ev
         raise Failure(
             f"cannot listen on port {config.port}: {error.strerror}; it needs root, and a port that no process has"
         ) from error
-    pid_file = Path(config.pid_file) if config.pid_file else None
-    if pid_file is not None:
-        pid_file.write_text(str(os.getpid()))
     # Told to the agent only now: whoever hears of us may send packets here.
     work = [
         asyncio.create_task(link.run(), name="link"),
@@ -65,9 +60,6 @@ async def serve(config: DnsProxyConfig, stop: asyncio.Event, _reload: asyncio.Ev
         udp.close()
         tcp.close()
         records.close()
-        if pid_file is not None:
-            with contextlib.suppress(OSError):
-                pid_file.unlink()
 
 
 async def report(engine: Engine, records: Records, link: Link) -> None:

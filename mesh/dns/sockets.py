@@ -78,7 +78,8 @@ def toward(address: str, kind: Kind, mark: int) -> socket.socket:
     sock = socket.socket(family_of(address), kind)
     sock.setblocking(False)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        # Not as a number: Python takes only those that fit a signed one.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
     except OSError:
         sock.close()
         raise

@@ -4,8 +4,8 @@ In:        datagrams that the kernel hands to the listener.
 Out:       the same to their servers with ids of ours; answers back with the client's.
 Elsewhere: engine.py decides; sockets.py makes sockets.
 
-Servers are asked from connected sockets that queries of one identity to one server share. Each has random ids and, after
-some queries, gives way to another with another port, so that an answer cannot be guessed.
+Servers are asked from connected sockets that queries of one identity to one server share. Each has random ids and,
+after some queries, gives way to another with another port, so that an answer cannot be guessed.
 """
 
 from __future__ import annotations
