@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -23,6 +24,9 @@ from lab.rundir import MARK, RunDir
 from mesh.resources import Node, Pod, PodNetwork, changed
 from mesh.store import Store, Update
 
+CAUGHT_UP_S: Final = 2.0
+"""How long a pod that is to end waits for agents to send nobody to it any more."""
+LOOK_S: Final = 0.01
 STOP_S: Final = 1.0
 """Seconds that a pod's programs get to end."""
 SEARCH: Final = "svc.cluster.local cluster.local"
@@ -74,16 +78,22 @@ class Sandbox:
 class Pods:
     """All pods of the lab."""
 
-    def __init__(self, run_dir: RunDir, network: Network, on_change: Callable[[], None]) -> None:
+    def __init__(self, run_dir: RunDir, network: Network, on_change: Callable[[], None], store: Store) -> None:
         self._run_dir = run_dir
+        self._store = store
+        self._endings: dict[str, asyncio.Task[None]] = {}
+        """Pods that were told to go, by uid."""
         self._network = network
         self._on_change = on_change
         self._around = images.Surroundings(store=run_dir.store)
         self.sandboxes: dict[str, Sandbox] = {}
         """By uid."""
 
-    async def synchronise(self, pods: Iterable[Pod], nodes: Mapping[str, Node]) -> None:
-        """Make what is missing, remove what is not wanted any more."""
+    async def synchronise(self, pods: Iterable[Pod], nodes: Mapping[str, Node], revision: int) -> None:
+        """Make what is missing, end what was told to go, remove what is not wanted any more.
+
+        revision  of the store, from which `pods` are.
+        """
         placed = {pod.metadata.uid: pod for pod in pods if pod.status.pod_ips and pod.spec.node_name in nodes}
         await asyncio.gather(*(self._remove(uid) for uid in self.sandboxes.keys() - placed.keys()))
         for uid, pod in placed.items():
@@ -92,12 +102,16 @@ class Pods:
             else:
                 self.sandboxes[uid] = self._make(pod, nodes[pod.spec.node_name])
         self.write_files()
-        for sandbox in self.sandboxes.values():
-            if not sandbox.processes:
+        for uid, sandbox in self.sandboxes.items():
+            if sandbox.pod.is_leaving and uid not in self._endings:
+                self._endings[uid] = asyncio.create_task(self._end(sandbox, list(nodes), revision), name=f"end {uid}")
+            elif not sandbox.processes and not sandbox.pod.is_leaving:
                 self._start(sandbox)
 
     async def stop(self) -> None:
         """End all programs; the namespaces are left to cleanup."""
+        for ending in self._endings.values():
+            ending.cancel()
         processes = [process for sandbox in self.sandboxes.values() for process in sandbox.processes]
         await asyncio.gather(*(process.stop(STOP_S) for process in processes))
 
@@ -136,8 +150,24 @@ class Pods:
             sandbox.processes.append(process)
             process.start()
 
+    async def _end(self, sandbox: Sandbox, nodes: Sequence[str], revision: int) -> None:
+        """Let a pod finish its connections: nothing new comes, then its programs end, then the store forgets it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CAUGHT_UP_S):
+                while any(agent_state(self._run_dir, node).get("revision", 0) < revision for node in nodes):
+                    await asyncio.sleep(LOOK_S)
+        spec = sandbox.pod.spec
+        hooks = [one.lifecycle.pre_stop.sleep.seconds for one in spec.containers if one.lifecycle.pre_stop.sleep]
+        grace_s = spec.termination_grace_period_seconds
+        pause_s = min(max(hooks, default=0), grace_s)
+        await asyncio.sleep(pause_s)
+        await asyncio.gather(*(process.stop(max(grace_s - pause_s, STOP_S)) for process in sandbox.processes))
+        self._store.delete([sandbox.pod.key], at_once=True)
+
     async def _remove(self, uid: str) -> None:
         sandbox = self.sandboxes.pop(uid)
+        if ending := self._endings.pop(uid, None):
+            ending.cancel()
         await asyncio.gather(*(process.stop(STOP_S) for process in sandbox.processes))
         if not sandbox.pod.spec.host_network:
             self._network.delete_pod(sandbox.pod.namespace, sandbox.pod.name)
@@ -199,13 +229,18 @@ def bound_ports(proc_net: Path) -> set[tuple[str, int]]:
     return ports
 
 
+def agent_state(run_dir: RunDir, node: str) -> dict[str, Any]:
+    """What the node's agent has done: `revision` of the store, `pods` by uid. Empty before it has done anything."""
+    try:
+        found = json.loads((run_dir.node(node) / "agent.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def programmed(run_dir: RunDir, node: str) -> set[str]:
     """Uids of the pods that the node's agent has put into the kernel."""
-    try:
-        done = json.loads((run_dir.node(node) / "agent.json").read_text())
-    except (OSError, ValueError):
-        return set()
-    return set(done.get("pods", ()))
+    return set(agent_state(run_dir, node).get("pods", ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,14 +34,18 @@ from lab.options import SOURCE_ROOT, STOP_S, SYSTEM, LabOptions
 from lab.pods import Observed, Pods, dns_servers, place_files, programmed, report_status, write_etc
 from lab.process import Process, Program, flowscope
 from lab.rundir import MARK, RunDir
-from mesh.controller import DEFAULT_NAMESPACES, reconcile, workload
+from mesh.controller import DEFAULT_NAMESPACES, workload
+from mesh.leader import Lock, decide
 from mesh.resources import InvalidResource, Metadata, Namespace, Node, Pod, Resource
+from mesh.services.kinds import METALLB
 from mesh.store import SqliteStore
 from service.failure import Failure
 from service.run import run
 
 LOOK_S: Final = 0.05
 """How often the supervisor looks while something is not ready yet; four times as rarely once the lab was ready."""
+POOLS_NAMESPACE: Final = METALLB[0]
+"""Exists as if MetalLB were installed, so that its pools can be applied."""
 GIVE_UP_RESTARTS: Final = 3
 """A process that falls so often before the lab is ready will not get better."""
 
@@ -95,10 +99,11 @@ class Supervisor:
         self._cluster = cluster
         self._network = Network(run_dir, cluster.name)
         self._changed = asyncio.Event()
-        self._pods = Pods(run_dir, self._network, self._changed.set)
         self._services: dict[str, Process] = {}
         self._nodes: dict[str, Node] = {}
         self._store = SqliteStore(run_dir.store)
+        self._pods = Pods(run_dir, self._network, self._changed.set, self._store)
+        self._lead = Lock(run_dir.store)
         self._phase = "starting"
         self._began = time.monotonic()
 
@@ -110,13 +115,16 @@ class Supervisor:
         for number, node in enumerate(self._cluster.nodes):
             self._network.make_node(node, number)
             self._run_dir.node(node.name).mkdir(exist_ok=True)
-        spaces = [_namespace(name) for name in DEFAULT_NAMESPACES]
+        spaces = [_namespace(name) for name in (*DEFAULT_NAMESPACES, POOLS_NAMESPACE)]
         self._store.apply([*spaces, *self._cluster.nodes, *resources])
         self._nodes = {one.name: one for one in self._store.find("Node") if isinstance(one, Node)}
         log.info("network ready", nodes=len(self._nodes), seconds=round(time.monotonic() - self._began, 2))
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Run everything until `stop`. Raises: Failure when something does not come up."""
+        # Before the first agent starts: they would decide in our place.
+        if not self._lead.take():
+            raise Failure(f"somebody else decides for the resource store {self._run_dir.store}; end that agent")
         for node in self._nodes.values():
             self._start_agent(node)
         async with asyncio.TaskGroup() as tasks:
@@ -130,13 +138,23 @@ class Supervisor:
 
     async def _follow(self) -> None:
         """After each change of the store: decide what follows, then make it so."""
-        async for _ in self._store.watch():
-            if self._store.update(reconcile):
+        async for changes in self._store.watch():
+            if self._decide():
                 continue  # our own change wakes us again
             pods = [one for one in self._store.find("Pod") if isinstance(one, Pod)]
-            await self._pods.synchronise(pods, self._nodes)
+            await self._pods.synchronise(pods, self._nodes, changes.revision)
             self._write_place_files(pods)
             self._changed.set()
+
+    def _decide(self) -> bool:
+        """What controllers decide; says whether anything was written. Raises: Failure, while the lab is coming up."""
+        try:
+            return bool(decide(self._store))
+        except Failure as failure:
+            if self._phase == "starting":
+                raise
+            log.error("cannot decide what follows from the resources", reason=str(failure))
+            return False
 
     async def _look(self) -> None:
         """Find out what has become ready, start what depends on it, tell the store and lab.json."""
@@ -167,7 +185,7 @@ class Supervisor:
             found = Observed(sandbox.network, lacks is None, end or ("Running" if begun else "Pending"))
             if found.differs(pod):
                 seen[uid] = found
-            if lacks and not end:
+            if lacks and not end and not pod.is_leaving:
                 waiting.append(f"pod {pod.namespace}/{pod.name} ({lacks})")
         if seen:
             report_status(self._store, seen)
@@ -324,6 +342,7 @@ class Supervisor:
         await asyncio.gather(*(one.stop(STOP_S) for one in late))
         rest = [one for one in self._services.values() if one not in late]
         await asyncio.gather(self._pods.stop(), *(one.stop(STOP_S) for one in rest))
+        self._lead.release()
         self._store.close()
         clean(self._run_dir)
         log.info("lab is down")

@@ -84,7 +84,7 @@ class Directory:
         for pod in self._pods.get((service.namespace, *next(iter(selected))), ()):
             if selected <= pod.metadata.labels.items():
                 serving = pod.status.ready or service.spec.publish_not_ready_addresses
-                terminating = bool(pod.metadata.deletion_timestamp)
+                terminating = pod.is_leaving
                 if serving or terminating:
                     ports, hostname = _ports(service, pod), _hostname(pod, service)
                     for address in pod.ips:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mesh.resources import CiliumIdentity, Deployment, Key, Namespace, Node, Pod, Resource, Service
+from mesh.resources import CiliumIdentity, Deployment, Key, Namespace, Node, Pod, Resource, Service, told_to_go
 from mesh.store import Update
 
 
 class Cluster:
     """All resources by key, with what was changed in this round."""
 
-    def __init__(self, resources: Iterable[Resource]) -> None:
+    def __init__(self, resources: Iterable[Resource], now: str | None = None) -> None:
+        """`now` is written where a pod is told to go; None: pods go at once."""
+        self._now = now
         self.resources = {one.key: one for one in resources}
         self._before = dict(self.resources)
 
@@ -43,7 +45,11 @@ class Cluster:
         self.resources[resource.key] = resource
 
     def remove(self, key: Key) -> None:
-        self.resources.pop(key, None)
+        """Delete a resource; a pod that runs stays until its connections are finished."""
+        found = self.resources.pop(key, None)
+        staying = told_to_go(found, self._now) if found is not None and self._now is not None else None
+        if staying is not None:
+            self.put(staying)
 
     def update(self) -> Update:
         """What differs from the beginning."""

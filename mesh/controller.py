@@ -35,12 +35,13 @@ DEFAULT_NAMESPACES: Final = ("default", "kube-node-lease", "kube-public", "kube-
 HASH_LABEL: Final = "pod-template-hash"
 
 
-def reconcile(resources: Sequence[Resource], cluster_name: str = "default") -> Update:
+def reconcile(resources: Sequence[Resource], cluster_name: str = "default", now: str | None = None) -> Update:
     """Everything that follows from the resources and is not there yet.
 
+    now      the time; pods that have to go are told so, and whoever runs them removes them. None: they go at once.
     Raises: Failure when addresses or identities have run out.
     """
-    cluster = Cluster(resources)
+    cluster = Cluster(resources, now)
     _remove_orphans(cluster)
     ingress.reconcile(cluster)
     for deployment in cluster.deployments():
@@ -80,7 +81,7 @@ def workload(pod: Pod) -> tuple[str, str]:
 def _scale(cluster: Cluster, deployment: Deployment) -> None:
     """As many pods as there are to be; when there are too many, the last by name go."""
     mine = [one for one in cluster.pods() if one.namespace == deployment.namespace]
-    mine = [one for one in mine if workload(one) == ("Deployment", deployment.name)]
+    mine = [one for one in mine if workload(one) == ("Deployment", deployment.name) and not one.is_leaving]
     for pod in mine[deployment.spec.replicas :]:
         cluster.remove(pod.key)
     created = deployment.status.created
@@ -123,7 +124,7 @@ def _place_pods(cluster: Cluster) -> None:
 
 def _place(cluster: Cluster, pod: Pod, nodes: Sequence[Node]) -> bool:
     pods = [one for one in cluster.pods() if one.spec.node_name]
-    node = schedule.choose_node(pod, nodes, pods)
+    node = schedule.choose_node(pod, nodes, [one for one in pods if not one.is_leaving])
     if node is None:
         return False
     used = {address for one in pods for address in one.ips}

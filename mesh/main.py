@@ -27,6 +27,7 @@ from mesh.cluster import Cluster
 from mesh.config import AgentConfig
 from mesh.devices import HOST_DEVICE, OVERLAY_DEVICE, NodeDevices
 from mesh.files import write_atomically
+from mesh.leader import Lock, lead
 from mesh.policy.compiling import MODES, Settings, Subject
 from mesh.policy.node import NodePolicies, Outcome, named_ports
 from mesh.report import AgentReport
@@ -60,6 +61,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event, reload: asyncio.Event)
             agent.start(aggregation)
             async with asyncio.TaskGroup() as tasks:
                 work = [
+                    tasks.create_task(lead(store, Lock(Path(config.store)), config.cluster_name), name="lead"),
                     tasks.create_task(agent.follow(), name="follow"),
                     tasks.create_task(agent.obey(reload), name="reload"),
                     tasks.create_task(agent.retry(), name="retry"),

@@ -256,6 +256,22 @@ class EnvVar(Model):
     ignored = frozenset({"valueFrom"})
 
 
+class SleepAction(Model):
+    seconds: Annotated[int, Field(ge=0)]
+
+
+class LifecycleHandler(Model):
+    """Only `sleep` is done here."""
+
+    sleep: SleepAction | None = None
+    ignored = frozenset({"exec", "httpGet", "tcpSocket"})
+
+
+class Lifecycle(Model):
+    pre_stop: LifecycleHandler = LifecycleHandler()
+    ignored = frozenset({"postStart", "stopSignal"})
+
+
 class Container(Model):
     name: DnsLabel
     image: Annotated[str, Field(min_length=1)]
@@ -263,9 +279,10 @@ class Container(Model):
     args: tuple[str, ...] = ()
     env: tuple[EnvVar, ...] = ()
     ports: tuple[ContainerPort, ...] = ()
+    lifecycle: Lifecycle = Lifecycle()
     ignored = frozenset(
         {"resources", "imagePullPolicy", "livenessProbe", "readinessProbe", "startupProbe", "securityContext", "tty"}
-        | {"volumeMounts", "volumeDevices", "workingDir", "stdin", "stdinOnce", "lifecycle", "envFrom"}
+        | {"volumeMounts", "volumeDevices", "workingDir", "stdin", "stdinOnce", "envFrom"}
         | {"terminationMessagePath", "terminationMessagePolicy", "restartPolicy", "resizePolicy"}
     )
 
@@ -351,9 +368,10 @@ class PodSpec(Model):
     subdomain: DnsLabel | Literal[""] = ""
     host_network: bool = False
     restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
+    termination_grace_period_seconds: Annotated[int, Field(ge=0)] = 30
     ignored = frozenset(
         {"dnsPolicy", "dnsConfig", "serviceAccount", "securityContext", "schedulerName", "priority", "volumes"}
-        | {"priorityClassName", "preemptionPolicy", "terminationGracePeriodSeconds", "enableServiceLinks"}
+        | {"priorityClassName", "preemptionPolicy", "enableServiceLinks"}
         | {"automountServiceAccountToken", "hostAliases", "hostIPC", "hostPID", "imagePullSecrets", "initContainers"}
         | {"readinessGates", "topologySpreadConstraints", "shareProcessNamespace", "activeDeadlineSeconds", "os"}
         | {"runtimeClassName", "overhead", "setHostnameAsFQDN", "hostUsers", "schedulingGates"}
@@ -397,6 +415,11 @@ class Pod(Resource):
     def ips(self) -> tuple[str, ...]:
         """Addresses, IPv4 first."""
         return tuple(one.ip for one in self.status.pod_ips)
+
+    @property
+    def is_leaving(self) -> bool:
+        """It was told to go and still has connections to finish."""
+        return self.metadata.deletion_timestamp is not None
 
 
 # --- Deployment ---
@@ -678,6 +701,20 @@ def parse_manifest(manifest: object, where: str = "manifest", namespace: str = "
     if wanted == resource.namespace:
         return resource
     return resource.model_copy(update={"metadata": changed(resource.metadata, namespace=wanted)})
+
+
+def timestamp(now_s: float) -> str:
+    """A time as it stands in metadata."""
+    return datetime.fromtimestamp(now_s, UTC).strftime(TIME_FORMAT)
+
+
+def told_to_go(resource: Resource, now: str) -> Resource | None:
+    """What becomes of a resource that is deleted: a pod that runs is only told so; None: it is gone at once."""
+    if not isinstance(resource, Pod) or resource.status.network is None:
+        return None
+    if resource.is_leaving:
+        return resource
+    return changed(resource, metadata=changed(resource.metadata, deletion_timestamp=now))
 
 
 def changed(model: M, **fields: object) -> M:

@@ -19,13 +19,22 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
-from mesh.resources import TIME_FORMAT, Deployment, Key, Pod, Resource, Service, changed, parse_manifest
+from mesh.resources import (
+    Deployment,
+    Key,
+    Pod,
+    Resource,
+    Service,
+    changed,
+    parse_manifest,
+    timestamp,
+    told_to_go,
+)
 from service.failure import Failure
 
 RECHECK_S: Final = 2.0
@@ -64,7 +73,7 @@ class Store(Protocol):
     def get(self, key: Key) -> Resource | None: ...
     def apply(self, resources: Sequence[Resource]) -> list[str]: ...
     def update(self, change: Callable[[list[Resource]], Update]) -> Update: ...
-    def delete(self, keys: Iterable[Key]) -> int: ...
+    def delete(self, keys: Iterable[Key], at_once: bool = False) -> int: ...
     def changes(self, since: int) -> Changes: ...
     def watch(self, since: int = 0) -> AsyncIterator[Changes]: ...
     def close(self) -> None: ...
@@ -159,14 +168,25 @@ class SqliteStore:
             self._ring()
         return update
 
-    def delete(self, keys: Iterable[Key]) -> int:
-        """Forget resources; returns how many there were."""
+    def delete(self, keys: Iterable[Key], at_once: bool = False) -> int:
+        """Forget resources; returns how many there were.
+
+        A pod that runs is told to go, and stays until whoever runs it has ended it and deletes it `at_once`.
+        """
         doomed = set(keys)
+        found = 0
 
         def pick(existing: list[Resource]) -> Update:
-            return Update(delete=tuple(one.key for one in existing if one.key in doomed))
+            nonlocal found
+            here = [one for one in existing if one.key in doomed]
+            found = len(here)
+            now = timestamp(self._clock())
+            staying = {one.key: told for one in here if not at_once and (told := told_to_go(one, now))}
+            put = tuple(staying[one.key] for one in here if one.key in staying and staying[one.key] != one)
+            return Update(put, tuple(one.key for one in here if one.key not in staying))
 
-        return len(self.update(pick).delete)
+        self.update(pick)
+        return found
 
     def changes(self, since: int) -> Changes:
         """Everything that changed after revision `since`, each resource once, in order."""
@@ -304,7 +324,7 @@ def _dump(resource: Resource, revision: int, now_s: float) -> str:
         uid = str(uuid.uuid5(uuid.NAMESPACE_URL, f"flowscope:{resource.key}:{revision}"))
         metadata = changed(metadata, uid=uid)
     if not metadata.creation_timestamp:
-        metadata = changed(metadata, creation_timestamp=datetime.fromtimestamp(now_s, UTC).strftime(TIME_FORMAT))
+        metadata = changed(metadata, creation_timestamp=timestamp(now_s))
     return json.dumps(changed(resource, metadata=metadata).dump())
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from mesh.cluster import Cluster
 from mesh.controller import missing_namespaces, reconcile, workload
-from mesh.resources import Deployment, Pod, Resource, Service, changed, parse_manifests
+from mesh.resources import Deployment, Pod, PodNetwork, Resource, Service, changed, parse_manifests
 from service.failure import Failure
 from tests.support.cluster import node, pod, settled
 
@@ -137,3 +137,28 @@ def test_resources_in_unknown_namespaces_are_found() -> None:
     space = parse_manifests("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}")
     assert missing_namespaces(resources, space) == []
     assert missing_namespaces([*space, *resources], []) == []
+
+
+def test_a_pod_that_runs_is_replaced_at_once_and_told_to_go() -> None:
+    wire = PodNetwork(interface="lxc1", mac="02:00:00:00:00:01", host_mac="02:00:00:00:00:02")
+    state = [
+        changed(one, status=changed(one.status, network=wire)) if isinstance(one, Pod) else one
+        for one in settled(web())
+    ]
+    scaled = [changed(one, spec=changed(one.spec, replicas=1)) if isinstance(one, Deployment) else one for one in state]
+    update = reconcile(scaled, now="2026-01-01T00:00:00Z")
+    leaving = [one for one in update.put if isinstance(one, Pod)]
+    assert len(leaving) == 2
+    assert {one.metadata.deletion_timestamp for one in leaving} == {"2026-01-01T00:00:00Z"}
+    assert not update.delete
+    after = {one.key: one for one in scaled} | {one.key: one for one in leaving}
+    assert not reconcile([*after.values()], now="2026-01-01T00:00:01Z"), "once is enough"
+    grown = [
+        changed(one, spec=changed(one.spec, replicas=2)) if isinstance(one, Deployment) else one
+        for one in after.values()
+    ]
+    fresh = [one for one in reconcile(grown, now="2026-01-01T00:00:02Z").put if isinstance(one, Pod)]
+    assert len(fresh) == 1, "who was told to go does not count any more"
+    assert not fresh[0].is_leaving
+    taken = {address for one in after.values() if isinstance(one, Pod) for address in one.ips}
+    assert taken.isdisjoint(fresh[0].ips), "but keeps its address"
