@@ -238,6 +238,12 @@ class Datapath:
             )
             self._change_config(tunnel_port_be=VXLAN_PORT)
 
+    def look(self) -> None:
+        """Open what is pinned, to read it only: nothing is loaded or attached. Raises: BpfError when nothing is."""
+        self._release()
+        self._maps = {name: Map.pinned(self.pin_dir / name) for name in MAP_NAMES}
+        self._policies = PolicyMaps(self._maps[maps.POLICIES], self.pin_dir)
+
     def configure(
         self,
         *,

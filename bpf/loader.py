@@ -403,6 +403,10 @@ class Map:
             left = left[done + 1 :]  # the key after the last removed one had gone already
         return removed
 
+    def count(self) -> int:
+        """How many entries there are; of a map that changes meanwhile, about."""
+        return sum(len(keys) for keys, _ in self._batches())
+
     def _batches(self) -> Iterator[tuple[U8Array, U8Array]]:
         lib = _libbpf().lib
         capacity = min(BATCH, max(1, self.max_entries))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cli.command import Call, Command, Example, Flag
-from cli.flags import BOOL, LIST
+from cli.flags import BOOL, DURATION, LIST
 
 _STORE = Flag(
     name="store",
@@ -111,6 +111,23 @@ _GET = Command(
     words=_kinds,
     checks_server_flags=False,
 )
+_DESCRIBE = Command(
+    name="describe",
+    summary="Show resources with what the cluster makes of them",
+    arguments="KIND[,KIND...] [NAME...]",
+    description=(
+        "For a pod: its endpoint, its identity and the policies that select it. For a service: who stands behind it."
+        " For a node: what its agent says. For a policy: whom it selects and whether it is enforced."
+    ),
+    flags=(_NAMESPACE, _EVERYWHERE, _SELECTOR, _STORE),
+    examples=(
+        Example("Which policies does a pod have", "flowscope mesh describe pod foo-app"),
+        Example("Who answers for a service", "flowscope mesh describe svc echo-same-node -n cilium-test"),
+    ),
+    run="cli.mesh.describe:run_describe",
+    words=_kinds,
+    checks_server_flags=False,
+)
 _API_RESOURCES = Command(
     name="api-resources",
     summary="List the kinds of resources, with their short names",
@@ -118,9 +135,34 @@ _API_RESOURCES = Command(
     checks_server_flags=False,
 )
 
+_STATUS = Command(
+    name="status",
+    summary="Say how the cluster is, or one of its nodes",
+    description=(
+        "Shows what runs, how many pods are managed, and everything that is wrong together with what helps. Looks at"
+        " what the agents report, at the kernel's maps, and asks the observers and the relay.\n\n"
+        "Exit code 0 when nothing is wrong, 1 otherwise. Warnings do not count, except for --wait."
+    ),
+    flags=(
+        Flag(name="output", short="o", default="table", help="how to show it", choices=("table", "json")),
+        Flag(name="node", value_name="name", help="this node in detail", completes="nodes"),
+        Flag(name="verbose", kind=BOOL, help="nodes in detail, with addresses, controllers and maps"),
+        Flag(name="wait", kind=BOOL, help="wait until all is well"),
+        Flag(name="wait-duration", kind=DURATION, default=300 * 1_000_000_000, help="how long to wait at most"),
+        _STORE,
+    ),
+    examples=(
+        Example("The cluster", "flowscope mesh status"),
+        Example("Wait until it works", "flowscope mesh status --wait"),
+        Example("All about a node", "flowscope mesh status --node kind-worker --verbose"),
+    ),
+    run="cli.mesh.status:run_status",
+    checks_server_flags=False,
+)
+
 COMMAND = Command(
     name="mesh",
     summary="Apply, show and remove resources of the cluster; its state",
-    children=(_APPLY, _DELETE, _GET, _API_RESOURCES),
+    children=(_APPLY, _DELETE, _GET, _DESCRIBE, _API_RESOURCES, _STATUS),
     checks_server_flags=False,
 )

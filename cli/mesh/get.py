@@ -11,7 +11,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cli.command import Call
@@ -71,23 +71,20 @@ class Request:
 
 
 def request_of(call: Call) -> Request:
-    """What a command line asks for. Raises: Failure."""
-    output = call.text("output")
-    if output not in FORMATS:
-        raise Failure(f"--output is one of {', '.join(FORMATS[1:])}, got {output[:80]!r}")
+    """Which resources a command line means. Raises: Failure."""
     return Request(
         targets_of(call.words),
         None if call.on("all-namespaces") else call.text("namespace"),
         parse_selector(call.text("selector")),
-        output,
-        call.on("show-labels"),
-        not call.on("no-headers"),
     )
 
 
 def run_get(call: Call) -> int:
     """`mesh get KIND[,KIND] [NAME...]`."""
-    request = request_of(call)
+    output = call.text("output")
+    if output not in FORMATS:
+        raise Failure(f"--output is one of {', '.join(FORMATS[1:])}, got {output[:80]!r}")
+    request = replace(request_of(call), output=output, labels=call.on("show-labels"), heads=not call.on("no-headers"))
     place = find_place(call)
     with opened(place) as store:
         view = View(store.find(), place)

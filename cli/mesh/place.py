@@ -24,6 +24,8 @@ from service.failure import Failure
 VARIABLE: Final = "FLOWSCOPE_STORE"
 DEFAULT_STORE: Final = Path("/var/lib/flowscope/store")
 DEFAULT_NODE_FOLDER: Final = Path("/run/flowscope")
+DEFAULT_BPFFS: Final = Path("/sys/fs/bpf")
+DEFAULT_OBSERVER: Final = "127.0.0.1:4244"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,15 @@ class Place:
     def node_folder(self, node: str) -> Path:
         """Where a node's agent writes: state.json and agent.json."""
         return self.lab / node if self.lab else DEFAULT_NODE_FOLDER
+
+    @property
+    def bpffs(self) -> Path:
+        """Where agents pin their maps."""
+        return self.lab / "bpf" if self.lab else DEFAULT_BPFFS
+
+    def observer(self, node: str) -> str:
+        """Address of a node's observer."""
+        return f"unix://{self.lab / node / 'observer.sock'}" if self.lab else DEFAULT_OBSERVER
 
     def node_file(self, node: str, name: str) -> dict[str, Any]:
         """A JSON file of a node's agent; empty when there is none, or it is another node's."""
