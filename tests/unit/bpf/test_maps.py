@@ -18,7 +18,7 @@ networks = st.one_of(
 
 
 @given(networks, st.integers(0, 2**32 - 1), st.none() | st.ip_addresses())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_ipcache_entry_survives_the_map(prefix, identity, tunnel) -> None:  # type: ignore[no-untyped-def]
     entry = IpcacheEntry(identity=identity, tunnel_endpoint=tunnel)
     assert _ipcache_entry(_ipcache_key(prefix), _ipcache_info(entry)) == (prefix, entry)

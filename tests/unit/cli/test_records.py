@@ -112,7 +112,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(LINES, max_size=14), st.sampled_from(REQUESTS), st.sampled_from(OUTPUTS))
 def test_fast_and_slow_reading_agree_on_any_lines(
     lines: list[bytes], request: observer_pb2.GetFlowsRequest, output: Output
@@ -156,7 +156,7 @@ def test_the_first_and_the_last_records_can_be_taken(count: int) -> None:
         assert join(records.last(count).chunks()) == join(slow.last(count).chunks())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.one_of(st.integers(1, (1 << 62)).map(lambda ns: json_time().one(*divmod(ns, 10**9))), st.text(max_size=30))

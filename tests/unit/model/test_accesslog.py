@@ -143,7 +143,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(sorted(http())), JSON, st.sampled_from(["method", "url", "headers", "code"]), JSON)
 def test_a_record_with_anything_in_its_fields_is_a_flow_or_an_error(
     field: str, value: Any, inner: str, inner_value: Any

@@ -47,14 +47,14 @@ VALUES: Any = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 12), st.dictionaries(st.sampled_from(["id", "cidr", "time", "revision", "labels"]), VALUES))
 def test_any_notification_is_a_row_or_counted(number: int, notification: dict[str, Any]) -> None:
     decoded = new_decoder().decode_agent([{"type": number, "message": notification}], [1])
     assert len(decoded.rows) + sum(decoded.errors.values()) == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 255), *[st.integers(0, 2**32 - 1)] * 3)
 def test_every_debug_message_has_a_text(kind: int, a: int, b: int, c: int) -> None:
     assert debug_message(kind, a, b, c)

@@ -17,7 +17,7 @@ from proto.flow import flow_pb2
 from tests.support.rows import make_rows, tables_and_rows
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(tables_and_rows())
 def test_each_line_is_its_flow(case: tuple[Tables, Rows]) -> None:
     tables, rows = case

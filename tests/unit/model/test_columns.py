@@ -26,7 +26,7 @@ def assert_same_meaning(rows: Rows, tables: Tables, others: Rows, their_tables: 
             assert ours == [their_tables.table(table)[index] for index in others[field].tolist()], field
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables_and_rows(kinds=tuple(Kind)))
 def test_rows_arrive_as_they_were_sent(case: tuple[Tables, Rows]) -> None:
     tables, rows = case

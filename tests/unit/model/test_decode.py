@@ -101,7 +101,7 @@ def columns_for_any_number_of_events() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(records(), max_size=12))
 @example([ethernet(ipv4(tcp())), b"", trace(ethernet(ipv6(udp(), 17), 0x86DD), version=2)])
 def test_events_decoded_by_column_are_those_decoded_one_at_a_time(events: list[bytes]) -> None:
@@ -117,7 +117,7 @@ def test_events_decoded_by_column_are_those_decoded_one_at_a_time(events: list[b
     assert sum(together.errors.values()) == errors
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.binary(max_size=300), max_size=8))
 def test_random_bytes_are_counted_and_never_raise(events: list[bytes]) -> None:
     decoder, _ = new_decoder()

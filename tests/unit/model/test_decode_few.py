@@ -48,7 +48,7 @@ def events(draw: st.DrawFn) -> bytes:
 
 
 @given(st.lists(events(), max_size=6), st.integers(0, 2**62))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_events_become_the_rows_that_the_decoder_makes(records: list[bytes], ts_ns: int) -> None:
     batch = make_batch(records, [ts_ns + number for number in range(len(records))])
     few, all_at_once = FEW_DECODER.decode(batch), DECODER.decode(batch)

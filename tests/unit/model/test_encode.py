@@ -25,7 +25,7 @@ def expected(tables: Tables, rows: Rows, mask: FieldMask | None) -> list[observe
     return [plain_response(row, tables, mask) if row["kind"] <= Kind.LOST else None for row in rows]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(tables_and_rows(kinds=tuple(Kind)), masks())
 def test_a_message_says_what_its_row_says(case: tuple[Tables, Rows], mask: FieldMask | None) -> None:
     tables, rows = case

@@ -19,7 +19,7 @@ MASKS = st.sampled_from(
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_rows_become_the_bytes_that_the_large_encoder_makes(data: st.DataObject) -> None:
     tables, rows = data.draw(tables_and_rows())
     mask = FieldMask.parse(data.draw(MASKS))

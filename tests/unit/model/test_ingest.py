@@ -50,7 +50,7 @@ def of_ours_without_outer_time() -> Response:
     return message
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @example([of_ours_without_outer_time()])
 @example([flow_response()])
 @example([flow_response(uuid="00000000-0000-0000-0000-000000000000")])
@@ -71,7 +71,7 @@ def test_rows_of_messages_are_encoded_as_the_messages_they_were(messages: list[R
     assert messages_of(from_arrow_ipc(to_arrow_ipc(rows, tables), received), received) == messages
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(responses().filter(lambda one: one.HasField("flow")), min_size=1, max_size=3), st.data())
 def test_masks_cut_flows_of_other_servers_too(messages: list[Response], data: st.DataObject) -> None:
     mask = FieldMask.parse(data.draw(st.lists(st.sampled_from(PATHS), min_size=1, max_size=4)))
@@ -88,7 +88,7 @@ def test_masks_cut_flows_of_other_servers_too(messages: list[Response], data: st
         assert answer.time == masked.time
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tables_and_rows())
 def test_flows_of_our_own_come_back_as_the_rows_they_were(case: tuple[Tables, Rows]) -> None:
     tables, rows = case

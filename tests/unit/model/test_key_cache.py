@@ -11,7 +11,7 @@ from model.decode.cache import KeyCache
 NUMBERS = st.one_of(st.integers(0, 3), st.integers(0, 2**64 - 1))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=50), max_size=6), st.integers(1, 40))
 def test_every_key_has_the_value_that_was_made_for_it(batches: list[list[tuple[int, int]]], limit: int) -> None:
     cache = KeyCache(2, limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.key_index import U64, KeyIndex, distinct
@@ -15,7 +15,6 @@ def array(keys: list[tuple[int, int]]) -> U64:
     return np.array(keys, np.uint64).reshape(-1, 2)
 
 
-@settings(deadline=None)
 @given(KEYS, KEYS)
 def test_numbers_count_up_and_stay(first: list[tuple[int, int]], more: list[tuple[int, int]]) -> None:
     index, numbers = KeyIndex(2), dict[tuple[int, int], int]()
@@ -47,7 +46,6 @@ def test_equal_hashes_do_not_make_keys_equal() -> None:
     assert index.find(np.array([[9, 9]], np.uint64), same[:1]).tolist() == [-1]
 
 
-@settings(deadline=None)
 @given(KEYS)
 def test_distinct_gives_one_example_of_each_key(keys: list[tuple[int, int]]) -> None:
     examples, numbers = distinct(array(keys))

@@ -61,7 +61,7 @@ def test_paths_below_another_path_add_nothing() -> None:
     assert masked(["source.identity", "source"], **fields) == flow_pb2.Flow(**fields)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(flows(), st.lists(st.sampled_from(PATHS), min_size=1, max_size=5))
 def test_what_is_cut_completes_the_made_up_parents(flow: flow_pb2.Flow, paths: list[str]) -> None:
     mask = FieldMask.parse(paths)

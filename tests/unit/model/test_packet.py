@@ -78,7 +78,7 @@ def test_half_a_header_or_a_wrong_length_is_no_packet(data: bytes) -> None:
         frame(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=120), st.sampled_from(Layer), st.sampled_from([None, Layer.VXLAN, Layer.GENEVE]))
 def test_any_bytes_are_a_packet_or_undecodable(data: bytes, first: Layer, tunnel: Layer | None) -> None:
     with contextlib.suppress(Undecodable):

@@ -103,7 +103,7 @@ def test_tables_are_compacted_when_they_outgrow_what_is_stored(monkeypatch: pyte
 
 
 @given(appends=st.lists(st.integers(0, 12), max_size=12), chunk=st.integers(1, 9))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_walking_backwards_visits_every_stored_row_once(appends: list[int], chunk: int) -> None:
     ring = Ring(7)
     for count in appends:
@@ -116,7 +116,7 @@ def test_walking_backwards_visits_every_stored_row_once(appends: list[int], chun
 
 
 @given(steps=st.lists(st.tuples(st.sampled_from(["flows", "lost", "read"]), st.integers(1, 9)), max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_was_read_and_what_was_missed_add_up_to_what_was_emitted(steps: list[tuple[str, int]]) -> None:
     ring = Ring(7)
     cursor = ring.cursor()
@@ -146,7 +146,7 @@ def test_what_was_read_and_what_was_missed_add_up_to_what_was_emitted(steps: lis
 
 
 @given(steps=st.lists(st.integers(1, 2000), min_size=1, max_size=30))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_sums_of_lost_events_stay_right_while_old_ones_are_forgotten(steps: list[int]) -> None:
     ring = Ring(2047)
     cursor = ring.cursor()

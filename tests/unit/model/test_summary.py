@@ -57,7 +57,7 @@ def test_l7_flows_have_the_summary_of_their_decoder_or_none() -> None:
     assert summary_text(**(NOTHING | {"flow_type": flow_pb2.L7, "l4": L4.TCP, "ip_version": 1})) == ""
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(tables_and_rows(kinds=(0,)))
 def test_summaries_of_a_batch_are_those_of_its_flows(case: tuple[Tables, Rows]) -> None:
     tables, rows = case

@@ -54,7 +54,7 @@ def test_realistic_messages_are_read_by_few_patterns(writer: str) -> None:
     read_twice(messages)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables_and_rows(max_rows=4), st.booleans())
 def test_odd_messages_of_our_own_are_read_exactly(case: tuple[Tables, Rows], reorder: bool) -> None:
     tables, rows = case
@@ -63,7 +63,7 @@ def test_odd_messages_of_our_own_are_read_exactly(case: tuple[Tables, Rows], reo
     read_twice([as_go_writes(message, 0, ours=True) for message in messages] if reorder else messages)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(responses(), max_size=3))
 def test_messages_of_anybody_are_read_exactly(messages: list[Response]) -> None:
     read_twice([message.SerializeToString() for message in messages])
@@ -120,7 +120,7 @@ def test_nonsense_in_place_of_an_endpoint_or_address_is_refused(field: bytes) ->
 
 
 @given(st.integers(0, 5), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_damaged_messages_are_refused_or_read_as_a_decoder_reads_them(seed: int, data: st.DataObject) -> None:
     messages = usual_messages(6)
     damaged = bytearray(messages[seed])

@@ -33,7 +33,7 @@ def content(parts: list[EventBatch]) -> list[object]:
 
 
 @given(batch=batches(), size=st.integers(1, 13))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_pieces_hold_what_the_batch_held(batch: EventBatch, size: int) -> None:
     pieces = list(split(batch, size))
     assert all(len(piece) <= size for piece in pieces)
@@ -41,6 +41,6 @@ def test_pieces_hold_what_the_batch_held(batch: EventBatch, size: int) -> None:
 
 
 @given(st.lists(batches(), min_size=1, max_size=4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_joined_batches_hold_what_each_held(parts: list[EventBatch]) -> None:
     assert content([join(parts)]) == content(parts)

@@ -102,7 +102,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_event_is_delivered_or_told_of_exactly_once(steps: list[tuple[str, int]]) -> None:
     feed = Feed(400, lambda: None)
     offered, taken = 0, []

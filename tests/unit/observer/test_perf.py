@@ -60,7 +60,7 @@ records = st.one_of(
 
 
 @given(st.lists(records, max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_records_are_found_as_by_walking_from_one_to_the_next(parts: list[bytes]) -> None:
     data = b"".join(parts)
     found = split_records(np.frombuffer(data, np.uint8))
@@ -71,7 +71,7 @@ def test_records_are_found_as_by_walking_from_one_to_the_next(parts: list[bytes]
 
 
 @given(st.lists(records, max_size=8), st.binary(min_size=8, max_size=64).map(lambda raw: raw[: len(raw) // 8 * 8]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_framing_that_makes_no_sense_ends_the_ring_and_nothing_else(parts: list[bytes], noise: bytes) -> None:
     data = b"".join(parts) + noise
     found = split_records(np.frombuffer(data, np.uint8))
@@ -131,7 +131,7 @@ def test_events_of_a_later_moment_wait_unless_the_clock_was_set_back(times: list
 
 
 @given(st.lists(st.one_of(records, st.binary(max_size=300).map(sample)), max_size=12), st.integers(0, 7))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_few_records_are_read_alike_or_left_to_the_many(parts: list[bytes], cut: int) -> None:
     data = b"".join(parts)
     data = data[: len(data) - cut]

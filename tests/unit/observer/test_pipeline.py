@@ -192,7 +192,7 @@ JSON: Any = st.recursive(
 
 
 @given(RECORDS, st.lists(st.dictionaries(KEYS, JSON, max_size=6), max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_bytes_and_no_record_stop_it(events: list[bytes], records: list[dict[str, Any]]) -> None:
     async def feed() -> None:
         setup = Setup()

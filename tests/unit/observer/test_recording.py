@@ -59,7 +59,7 @@ def read(data: bytes) -> tuple[list[Item], str | None]:
 
 
 @given(st.lists(ITEMS, max_size=5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_was_recorded_is_read_back(items: list[Item]) -> None:
     got, cut = read(preamble() + b"".join(map(pack, items)))
     assert cut is None
@@ -67,7 +67,7 @@ def test_what_was_recorded_is_read_back(items: list[Item]) -> None:
 
 
 @given(items=st.lists(ITEMS, min_size=1, max_size=4), where=st.floats(0, 1))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_file_cut_anywhere_gives_everything_before_the_cut(items: list[Item], where: float) -> None:
     frames = list(map(pack, items))
     whole = preamble() + b"".join(frames)
@@ -103,7 +103,7 @@ def test_whole_events_are_given_from_a_compressed_frame_too() -> None:
 
 
 @given(items=st.lists(ITEMS, min_size=1, max_size=3), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_damage_ends_reading_where_it_is_and_never_raises(items: list[Item], where: float, bit: int) -> None:
     whole = bytearray(preamble() + b"".join(map(pack, items)))
     at = len(preamble()) + int(where * (len(whole) - len(preamble())))

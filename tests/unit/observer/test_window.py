@@ -120,7 +120,7 @@ TIMES = st.none() | st.integers(0, 21)
     limit=st.integers(1, 9),
     in_order=st.booleans(),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_a_request_gets_what_the_rules_say(
     events: list[Event],
     number: int,

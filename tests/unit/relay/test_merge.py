@@ -48,7 +48,7 @@ def disordered_sources(random: Random) -> tuple[int, list[list[int]]]:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_order_of_arrival_within_the_window_comes_out_sorted(seed: int) -> None:
     random = Random(seed)
     disorder, sources = disordered_sources(random)
@@ -83,7 +83,7 @@ def test_any_order_of_arrival_within_the_window_comes_out_sorted(seed: int) -> N
         max_size=25,
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_happens_nothing_is_lost_and_exactly_the_late_ones_are_marked(
     deliveries: list[tuple[int, list[int], int]],
 ) -> None:

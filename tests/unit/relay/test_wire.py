@@ -32,7 +32,7 @@ def read(*messages: observer_pb2.GetFlowsResponse) -> list[int]:
 
 
 @given(st.lists(st.tuples(st.one_of(st.none(), st.integers(0, MAX_NS)), st.text(max_size=20)), max_size=20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_time_read_off_the_bytes_is_the_time_of_the_message(shapes: list[tuple[int | None, str]]) -> None:
     messages = [response(time_ns, text) for time_ns, text in shapes]
     assert read(*messages) == [message.time.ToNanoseconds() for message in messages]
@@ -56,7 +56,7 @@ def test_the_time_of_our_own_messages_stands_in_front() -> None:
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**31), 2**31 - 1))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_times_that_no_clock_shows_are_read_or_clamped(seconds: int, nanos: int) -> None:
     message = response(None, "text")
     message.time.seconds, message.time.nanos = seconds, nanos
@@ -66,7 +66,7 @@ def test_times_that_no_clock_shows_are_read_or_clamped(seconds: int, nanos: int)
 
 
 @given(st.lists(st.binary(max_size=60), min_size=1, max_size=10))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_bytes_that_are_no_message_have_some_time_and_do_no_harm(bodies: list[bytes]) -> None:
     buffer = b"".join(PREFIX.pack(0, len(body)) + body for body in bodies)
     ends, _ = split(buffer, 10**6)
@@ -74,7 +74,7 @@ def test_bytes_that_are_no_message_have_some_time_and_do_no_harm(bodies: list[by
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_messages_are_gathered_in_any_order(data: st.DataObject) -> None:
     buffers = {}
     parts = []

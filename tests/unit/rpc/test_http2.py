@@ -84,7 +84,7 @@ async def test_messages_of_many_frames_come_as_one_batch() -> None:
 
 
 @given(cuts=st.lists(st.integers(1, 700), max_size=30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_does_not_matter_how_the_bytes_are_cut(cuts: list[int]) -> None:
     async def run() -> None:
         pair = Pair()
@@ -307,7 +307,7 @@ async def test_a_frame_beyond_the_limit_ends_the_connection() -> None:
 
 
 @given(junk=st.binary(max_size=400))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_bytes_make_the_connection_raise(junk: bytes) -> None:
     async def run() -> None:
         pair = Pair()

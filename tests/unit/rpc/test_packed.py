@@ -254,7 +254,7 @@ async def test_an_unknown_method_is_unimplemented_in_a_form_that_clients_accept(
 
 
 @given(junk=st.binary(max_size=300), preface=st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_bytes_make_the_protocol_raise(junk: bytes, preface: bool) -> None:
     async def feed() -> None:
         peer = Peer([b"a"])

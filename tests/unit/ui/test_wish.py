@@ -51,7 +51,7 @@ def test_a_filter_is_refused_beside_the_filter_box() -> None:
     assert error.value.control == "filter"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.text()
     | st.recursive(st.none() | st.integers() | st.text(), lambda s: st.dictionaries(st.text(), s) | st.lists(s)).map(

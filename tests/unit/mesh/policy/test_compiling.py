@@ -117,7 +117,7 @@ def compile_for(me: Identity, wanted: list[Rule], how: Settings | None = None) -
     return Compiler(how or Settings(), cache.numbers, {}, ProxyPorts()).compile(Subject(me.number), mine).policy
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(rules, st.lists(flows(), min_size=1, max_size=20), st.sampled_from(["default", "always", "never"]))
 def test_looking_the_map_up_gives_what_the_rules_say(wanted: list[Rule], asked: list[Flow], mode: str) -> None:
     policy = compile_for(ME, wanted, Settings(mode=mode))
@@ -125,7 +125,7 @@ def test_looking_the_map_up_gives_what_the_rules_say(wanted: list[Rule], asked: 
         assert look_up(policy, flow).verdict == judge(wanted, ME, flow, mode), flow
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rules, st.booleans())
 def test_a_policy_comes_back_from_its_bytes(wanted: list[Rule], audit: bool) -> None:
     policy = compile_for(ME, wanted, Settings(audit=audit))

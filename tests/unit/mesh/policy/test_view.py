@@ -74,7 +74,7 @@ def expected(said: list[Entry], egress: bool, port: int, peer: Identity) -> set[
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(statements(), max_size=6))
 def test_the_view_says_of_every_port_and_peer_what_the_rules_say(said: list[Entry]) -> None:
     view = view_of(*said)

@@ -58,7 +58,7 @@ def test_only_who_wants_node_ports_gets_them() -> None:
     assert ports(settled([service("a", type="LoadBalancer")]), "a") != [0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 3), st.sampled_from(["TCP", "UDP"])), max_size=8))
 def test_no_two_services_get_the_same_port_or_address(wanted: list[tuple[str, int, str]]) -> None:
     services = {

@@ -160,7 +160,7 @@ def test_services_of_other_classes_are_left_alone() -> None:
     assert reason(state, "a") == ""
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=12))
 def test_no_address_has_two_services_and_nobody_loses_one(steps: list[tuple[str, bool]]) -> None:
     state = settled([pool("blue", "blocks: [{start: 10.0.0.1, stop: 10.0.0.4}]")])

@@ -227,7 +227,7 @@ def test_rows_in_groups_get_the_answers_of_single_flows(number: int, repeat: int
         assert predicate.mask(rows, tables).tolist() == [wanted(flow) for flow in Encoder(tables).flows(rows)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables_and_rows(kinds=(Kind.FLOW,)))
 def test_odd_rows_in_groups_get_the_answers_of_single_flows(drawn: tuple[Tables, Rows]) -> None:
     tables, rows = drawn

@@ -28,7 +28,7 @@ def expected(rows: Rows, tables: Tables, lists: Lists) -> list[bool]:
     return [passes(flow, *lists) for flow in Encoder(tables).flows(rows)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.sampled_from([0, 1, 2, 3]), st.lists(filter_lists(), min_size=1, max_size=4))
 def test_rows_of_our_own_pass_as_their_messages_do(data: st.DataObject, seed: int, many: Sequence[Lists]) -> None:
     rows, tables = make_rows(60, endpoints=30, connections=20, nodes=2, seed=seed)
@@ -36,7 +36,7 @@ def test_rows_of_our_own_pass_as_their_messages_do(data: st.DataObject, seed: in
         assert compile_filters(*lists).mask(rows, tables).tolist() == expected(rows, tables, lists)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(tables_and_rows(kinds=(Kind.FLOW,)), st.lists(filter_lists(), min_size=1, max_size=4))
 def test_rows_with_odd_values_pass_as_their_messages_do(drawn: tuple[Tables, Rows], many: Sequence[Lists]) -> None:
     tables, rows = drawn
@@ -44,7 +44,7 @@ def test_rows_with_odd_values_pass_as_their_messages_do(drawn: tuple[Tables, Row
         assert compile_filters(*lists).mask(rows, tables).tolist() == expected(rows, tables, lists)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(flows(), min_size=1, max_size=4), st.lists(filter_lists(), min_size=1, max_size=3))
 def test_flows_of_other_servers_pass_as_their_messages_do(drawn: list[flow_pb2.Flow], many: Sequence[Lists]) -> None:
     tables = Tables()
@@ -53,7 +53,7 @@ def test_flows_of_other_servers_pass_as_their_messages_do(drawn: list[flow_pb2.F
         assert compile_filters(*lists).mask(rows, tables).tolist() == [passes(flow, *lists) for flow in drawn]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(any_flows(), min_size=1, max_size=3), filter_lists())
 def test_any_flow_of_the_wire_passes_as_a_message_does(drawn: list[flow_pb2.Flow], lists: Lists) -> None:
     tables = Tables()
@@ -61,7 +61,7 @@ def test_any_flow_of_the_wire_passes_as_a_message_does(drawn: list[flow_pb2.Flow
     assert compile_filters(*lists).mask(rows, tables).tolist() == [passes(flow, *lists) for flow in drawn]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(flows(), min_size=1, max_size=3), filter_lists())
 def test_a_whole_message_passes_as_the_reference_says(drawn: list[flow_pb2.Flow], lists: Lists) -> None:
     predicate = compile_filters(*lists)

@@ -31,7 +31,7 @@ def has_odd_numbers(response: observer_pb2.GetFlowsResponse) -> bool:
     return "extensions" in to_json(response)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(responses())
 def test_json_is_read_back_as_the_same_message(response: observer_pb2.GetFlowsResponse) -> None:
     text = to_json(response)
@@ -40,7 +40,7 @@ def test_json_is_read_back_as_the_same_message(response: observer_pb2.GetFlowsRe
         assert from_json(text, observer_pb2.GetFlowsResponse) == response
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(responses())
 def test_json_says_what_the_official_printer_says(response: observer_pb2.GetFlowsResponse) -> None:
     if not has_odd_numbers(response):
@@ -48,7 +48,7 @@ def test_json_says_what_the_official_printer_says(response: observer_pb2.GetFlow
         assert json.loads(to_json(response)) == json.loads(json.dumps(official))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(responses(), st.sampled_from([Output.COMPACT, Output.DICT, Output.TABLE]))
 def test_no_flow_is_too_odd_to_print(response: observer_pb2.GetFlowsResponse, output: Output) -> None:
     text = FlowText(Look(output=output, node_names=True))

@@ -49,14 +49,14 @@ def in_batches(look: Look, rows: Rows, tables: Tables, *, masked: bool) -> str:
     return "".join(chunk.text for chunk in chunks if chunk) + text.finish()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(tables_and_rows(max_rows=4), LOOKS, st.booleans())
 def test_a_batch_reads_like_its_flows_one_by_one(both: tuple[Tables, Rows], look: Look, masked: bool) -> None:
     tables, rows = both
     assert in_batches(look, rows, tables, masked=masked) == one_by_one(look, rows, tables, masked=masked)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(tables_and_rows(max_rows=4))
 def test_a_batch_is_the_same_json_as_its_flows_one_by_one(both: tuple[Tables, Rows]) -> None:
     tables, rows = both
@@ -77,7 +77,7 @@ def test_a_large_batch_reads_like_its_flows_one_by_one(output: Output) -> None:
     assert in_batches(look, rows, tables, masked=False) == one_by_one(look, rows, tables, masked=False)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(responses(), max_size=4), LOOKS)
 def test_flows_of_other_servers_read_like_their_messages(
     foreign: list[observer_pb2.GetFlowsResponse], look: Look
@@ -89,7 +89,7 @@ def test_flows_of_other_servers_read_like_their_messages(
     assert in_batches(look, rows, tables, masked=False) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(responses(), max_size=4))
 def test_flows_of_other_servers_are_the_same_json_as_their_messages(
     foreign: list[observer_pb2.GetFlowsResponse],
