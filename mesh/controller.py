@@ -15,6 +15,7 @@ from typing import Final
 
 from mesh import identities, ipam, names, schedule
 from mesh.cluster import Cluster
+from mesh.gateway import controller as gateway
 from mesh.ingress import controller as ingress
 from mesh.resources import (
     Deployment,
@@ -44,6 +45,7 @@ def reconcile(resources: Sequence[Resource], cluster_name: str = "default", now:
     cluster = Cluster(resources, now)
     _remove_orphans(cluster)
     ingress.reconcile(cluster)
+    gateway.reconcile(cluster)
     for deployment in cluster.deployments():
         _scale(cluster, deployment)
     _place_pods(cluster)

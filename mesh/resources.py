@@ -629,6 +629,7 @@ KINDS: Final[dict[str, Kind]] = {
 def known_kinds() -> dict[str, Kind]:
     """All kinds: those above, and those of the rooms, which are built of the models above."""
     from mesh.envoyconfig import documents as envoyconfig
+    from mesh.gateway import documents as gateway
     from mesh.ingress import documents as ingress
     from mesh.ingress import secrets
     from mesh.policy import documents as policy
@@ -641,6 +642,7 @@ def known_kinds() -> dict[str, Kind]:
         **envoyconfig.KINDS,
         **secrets.KINDS,
         **ingress.KINDS,
+        **gateway.KINDS,
     }
 
 

@@ -33,13 +33,15 @@ _FILTERS: Final = "envoy.extensions.filters.http"
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TLS: Final = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 IDLE_TIMEOUT: Final = "60s"
+NOWHERE: Final = "nowhere"
+"""A cluster that does not exist."""
 
 Plain = dict[str, Any]
 
 
 def config_spec(doors: Sequence[Door], namespace: str, service: str) -> Plain:
     """The spec of a CiliumEnvoyConfig in `namespace`, for the doors of the service called `service`."""
-    backends = {_cluster_name(one): one for one in _all_backends(doors)}
+    backends = {_cluster_name(one): one for one in _all_backends(doors) if one.valid}
     listeners = [_listener(door) for door in doors]
     routes = [_typed(messages.ROUTES, _routes(door)) for door in doors if door.certificates or not door.tls]
     clusters = [_typed(messages.CLUSTER, _cluster(backends[name])) for name in sorted(backends)]
@@ -73,6 +75,8 @@ def _all_backends(doors: Iterable[Door]) -> Iterable[Backend]:
 
 
 def _cluster_name(one: Backend) -> str:
+    if not one.valid:
+        return NOWHERE
     return f"{one.namespace}:{one.service}:{one.port}" + (":h2c" if one.http2 else "")
 
 
@@ -286,6 +290,8 @@ def _literal(text: str) -> str:
 
 def _action(route: Route, backends: Sequence[Backend]) -> Plain:
     plain: Plain = {"timeout": route.timeout}
+    if not all(one.valid for one in backends):
+        plain["cluster_not_found_response_code"] = "INTERNAL_SERVER_ERROR"
     changed = any(one.request_headers != HeaderChanges() or one.response_headers != HeaderChanges() for one in backends)
     if len(backends) == 1 and not changed:
         plain["cluster"] = _cluster_name(backends[0])
@@ -301,7 +307,7 @@ def _action(route: Route, backends: Sequence[Backend]) -> Plain:
     if route.rewrite is not None:
         plain |= _rewrite(route.rewrite, route.match)
     if route.mirrors:
-        plain["request_mirror_policies"] = [_mirror(one) for one in route.mirrors]
+        plain["request_mirror_policies"] = [_mirror(one) for one in route.mirrors if one.backend.valid]
     retry = _retry(route.retry, route.try_timeout)
     return plain | ({"retry_policy": retry} if retry else {})
 

@@ -59,6 +59,8 @@ class Backend:
     weight: int = 1
     http2: bool = False
     """It understands HTTP/2 without being asked (h2c), as gRPC servers do."""
+    valid: bool = True
+    """Otherwise it is there for its share of requests only: they are answered with 500."""
     request_headers: HeaderChanges = HeaderChanges()
     response_headers: HeaderChanges = HeaderChanges()
 

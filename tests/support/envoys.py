@@ -9,7 +9,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
@@ -45,6 +45,7 @@ class Server:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # one packet per answer: the second one would wait for an acknowledgement
 
             def do_GET(self) -> None:
                 outer._answer(self)
@@ -112,9 +113,9 @@ class Running:
         method: str = "GET",
         source: str = "127.0.0.1",
         tls: ssl.SSLContext | None = None,
-        **headers: str,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request to the listener whose full name ends in `listener`. `_` in names of headers stands for `-`."""
+        """One request to the listener whose full name ends in `listener`."""
         [port] = {port for name, port in self.ports.items() if name.endswith(listener)}
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10, source_address=(source, 0))
         try:
@@ -122,8 +123,7 @@ class Running:
             if tls is not None:
                 assert connection.sock is not None
                 connection.sock = tls.wrap_socket(connection.sock, server_hostname=host)
-            names = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, headers={"Host": host, **names})
+            connection.request(method, path, headers={"Host": host, **(headers or {})})
             answer = connection.getresponse()
             return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
         finally:
@@ -168,21 +168,23 @@ def _listens(port: int) -> bool:
     return True
 
 
-def service_of(server: Server, namespace: str = "default", port: int = 80, protocol: str = "") -> str:
-    """YAML of a ready pod and a service that stand for the server."""
-    app_protocol = f", appProtocol: {protocol}" if protocol else ""
+def service_of(server: Server | str, namespace: str = "default", *, address: str = "", target: int = 0) -> str:
+    """YAML of a ready pod and a service, port 80, that stand for the server; or for another one at `address`."""
+    name, address, target = (
+        (server.name, server.address, server.port) if isinstance(server, Server) else (server, address, target)
+    )
     return f"""
 ---
 apiVersion: v1
 kind: Pod
-metadata: {{name: {server.name}-0, namespace: {namespace}, labels: {{app: {server.name}}}, uid: {server.name}}}
+metadata: {{name: {name}-0, namespace: {namespace}, labels: {{app: {name}}}, uid: {name}}}
 spec: {{nodeName: kind-worker0, containers: [{{name: main, image: pause}}]}}
-status: {{phase: Running, ready: true, podIP: {server.address}, podIPs: [{{ip: {server.address}}}]}}
+status: {{phase: Running, ready: true, podIP: {address}, podIPs: [{{ip: {address}}}]}}
 ---
 apiVersion: v1
 kind: Service
-metadata: {{name: {server.name}, namespace: {namespace}}}
+metadata: {{name: {name}, namespace: {namespace}}}
 spec:
-  selector: {{app: {server.name}}}
-  ports: [{{name: web, port: {port}, targetPort: {server.port}{app_protocol}}}]
+  selector: {{app: {name}}}
+  ports: [{{name: web, port: 80, targetPort: {target}}}]
 """

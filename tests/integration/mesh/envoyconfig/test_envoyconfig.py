@@ -64,7 +64,7 @@ def test_a_pod_of_the_node_keeps_its_address_and_others_come_from_the_ingress_ad
 
 
 def test_a_header_does_not_change_whose_address_is_used(envoy: Running) -> None:
-    answer = envoy.get("envoy-lb-listener", "/", source="127.0.9.7", X_Forwarded_For="127.0.9.9")
+    answer = envoy.get("envoy-lb-listener", "/", source="127.0.9.7", headers={"X-Forwarded-For": "127.0.9.9"})
     assert answer.seen["client"] == "127.0.9.7"
 
 

@@ -131,7 +131,7 @@ def test_the_default_backend_takes_the_rest(envoy: Running, path: str, host: str
 
 
 def test_the_backend_learns_who_the_client_is(envoy: Running) -> None:
-    headers = envoy.get("routes/http", "/foo", X_Forwarded_For="192.0.2.1").seen["headers"]
+    headers = envoy.get("routes/http", "/foo", headers={"X-Forwarded-For": "192.0.2.1"}).seen["headers"]
     # Envoy writes an address of the machine where the client's is a loopback one.
     assert headers["x-forwarded-for"].startswith("192.0.2.1,")
     assert headers["x-envoy-external-address"] == "127.0.0.1"
