@@ -19,7 +19,10 @@ What the caller prepares, in the node's network namespace:
     sysctl         net.ipv4.ip_forward=1, net.ipv6.conf.all.forwarding=1, rp_filter=0 on all and on each device;
                    net.ipv4.conf.cilium_host.accept_local=1.
     rule           packets for proxies are this node's, in both families:
-                   `ip rule add pref 9 fwmark 0x200/0xf00 lookup 2004; ip route add local default dev lo table 2004`.
+                   `ip rule add pref 9 fwmark 0x200/0xf00 lookup 2004; ip route add local default dev lo table 2004`;
+                   and what a load balancer sends in a pod's name goes the pod's way:
+                   `ip rule add pref 10 fwmark 0x900/0xf00 lookup 2005;
+                   ip route add default dev cilium_host table 2005`.
 
 and in the pod's namespace: the pod's address as /32 (/128, nodad), MTU = device MTU - 50, then
 
@@ -67,6 +70,7 @@ PROGRAM_FILES: Final = {
     "from_container": "tc_from_container.bpf.o",
     "to_container": "tc_to_container.bpf.o",
     "endpoint_ingress": "tail_endpoint_ingress.bpf.o",
+    "endpoint_egress": "tc_from_container.bpf.o",
     "from_overlay": "tc_from_overlay.bpf.o",
     "to_overlay": "tc_to_overlay.bpf.o",
     "from_host": "tc_from_host.bpf.o",
@@ -82,6 +86,7 @@ MAP_NAMES: Final = (
     maps.ENDPOINTS,
     maps.INTERFACES,
     maps.CALL_POLICY,
+    maps.EGRESSCALL_POLICY,
     maps.POLICIES,
     maps.IPCACHE,
     maps.FRAGMENTS,
@@ -287,6 +292,7 @@ class Datapath:
         # The program stands in the array before any packet can look for it, and on the veth last.
         self._map(maps.INTERFACES).update(ifindex.to_bytes(4, "little"), _interface_info(endpoint))
         self._map(maps.CALL_POLICY).set_fd(endpoint.endpoint_id, self._program("endpoint_ingress").fd)
+        self._map(maps.EGRESSCALL_POLICY).set_fd(endpoint.endpoint_id, self._program("endpoint_egress").fd)
         for address in _addresses(endpoint):
             self._map(maps.ENDPOINTS).update(_endpoint_key(address), _endpoint_info(endpoint, ifindex))
         self._attach(endpoint.ifname, ingress="from_container", egress="to_container")
@@ -297,7 +303,8 @@ class Datapath:
         The programs stay on a device that still exists, and drop what the pod sends from now on.
         """
         self._forget(endpoint_id)
-        self._map(maps.CALL_POLICY).delete(endpoint_id.to_bytes(4, "little"))
+        for programs in (maps.CALL_POLICY, maps.EGRESSCALL_POLICY):
+            self._map(programs).delete(endpoint_id.to_bytes(4, "little"))
         # Last: what could still reach the pod was still judged.
         self._policy_maps().remove([endpoint_id])
 
@@ -431,7 +438,7 @@ class Datapath:
     def _build_id(self) -> str:
         """Changes with the programs, so that an upgrade is loaded and a restart is not."""
         digest = hashlib.sha256()
-        for file in sorted(PROGRAM_FILES.values()):
+        for file in sorted(set(PROGRAM_FILES.values())):
             path = self._objects / file
             if not path.exists():
                 raise BpfError(f"{path} is missing: run `make -C bpf`")
@@ -453,7 +460,7 @@ class Datapath:
             maps.IPCACHE: self._sizes.ipcache,
             maps.FRAGMENTS: self._sizes.fragments,
         }
-        for file in PROGRAM_FILES.values():
+        for file in dict.fromkeys(PROGRAM_FILES.values()):
             load_object(self._objects / file, self.pin_dir, program_dir, sizes).close()
 
     def _attach(self, ifname: str, *, ingress: str | None = None, egress: str | None = None) -> int:

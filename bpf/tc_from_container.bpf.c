@@ -20,15 +20,16 @@ static __always_inline bool owns_source(const struct interface_info *own, const 
 	return same_address(&pkt->saddr, &own->ip6) && !is_unspecified(&own->ip6);
 }
 
-/* Send a checked packet on its way. Fills the destination's identity; returns TC_ACT_* or -DROP_*. */
+/* Send a checked packet on its way; `handling` is what is known of it so far (CT_ENTRY_HANDLING). Fills the
+ * destination's identity; returns TC_ACT_* or -DROP_*.
+ */
 static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
-				 const struct interface_info *own, __u32 *dst_identity)
+				 const struct interface_info *own, __u32 handling, enum hook hook, __u32 *dst_identity)
 {
 	const struct endpoint_info *local;
 	const struct ipcache_info *remote = NULL;
 	struct ct_state ct = {};
 	__be16 proxy_port_be;
-	__u16 handling;
 	int ret;
 
 	ret = ct_lookup(skb, pkt, CT_EGRESS, config, &ct);
@@ -36,7 +37,7 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 		return ret;
 	/* The pod serves a proxy that speaks with its client's address: the answer is the proxy's, not the client's. */
 	if (ct.status == CT_REPLY && ct.flags & CT_ENTRY_PROXY)
-		return redirect_to_proxy(skb, pkt, config, AT_INGRESS, &(struct trace){
+		return redirect_to_proxy(skb, pkt, config, hook, &(struct trace){
 			.reason = ct.status,
 			.monitor = ct.monitor,
 			.source = own->endpoint_id,
@@ -60,14 +61,15 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 	if (ret < 0)
 		return ret;
 	proxy_port_be = ret;
-	handling = proxy_port_be ? CT_ENTRY_PROXY : 0;
+	if (proxy_port_be)
+		handling |= CT_ENTRY_PROXY;
 	if (ct_is_due(&ct, handling)) {
 		ret = ct_create(skb, pkt, CT_EGRESS, own->identity, handling);
 		if (ret)
 			return ret;
 	}
 	if (proxy_port_be)
-		return redirect_to_proxy(skb, pkt, config, AT_INGRESS, &(struct trace){
+		return redirect_to_proxy(skb, pkt, config, hook, &(struct trace){
 			.reason = ct.status,
 			.monitor = ct.monitor,
 			.source = own->endpoint_id,
@@ -76,7 +78,7 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 		});
 
 	if (local && !(local->flags & ENDPOINT_HOST))
-		return deliver(skb, pkt, local, own->identity, DELIVER_PEER);
+		return deliver(skb, pkt, local, own->identity, hook == AT_INGRESS ? DELIVER_PEER : DELIVER_DEVICE);
 
 	struct trace trace = {
 		.reason = ct.status,
@@ -100,7 +102,7 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 	trace.point = TO_STACK;
 	trace_packet(skb, config, pkt->family, &trace);
 	skb->mark = mark_of(MARK_IDENTITY, own->identity);
-	return TC_ACT_OK;
+	return hook == AT_INGRESS ? TC_ACT_OK : to_host(skb, pkt, config);
 }
 
 /* `own` is NULL when the pod is being removed: its device is still here, it is not an endpoint any more. */
@@ -124,7 +126,7 @@ static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, con
 		return DROP(pkt, DROP_INVALID_SOURCE_IP, 0);
 	if (is_tunnel_packet(pkt, config))
 		return DROP(pkt, DROP_ENCAPSULATION_PROHIBITED, 0);
-	return route(skb, pkt, config, own, dst_identity);
+	return route(skb, pkt, config, own, 0, AT_INGRESS, dst_identity);
 }
 
 SEC("tc")
@@ -153,6 +155,30 @@ int from_container(struct __sk_buff *skb)
 			.monitor = MONITOR_DEFAULT,
 		});
 	ret = config ? handle(skb, &pkt, config, own, &drop.dst_identity) : DROP(&pkt, DROP_NO_CONFIG, 0);
+	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
+}
+
+/* What a load balancer of this node sends to a backend in a pod's name, tail call through cilium_egresscall_policy[the
+ * pod's endpoint id] from from_host: judged and routed as if the pod had sent it.
+ */
+SEC("tc")
+int endpoint_egress(struct __sk_buff *skb)
+{
+	const struct node_config *config = node_config();
+	struct packet pkt = { .family = packet_family(skb) };
+	struct drop drop = { .direction = METRIC_EGRESS };
+	__u32 ifindex = skb->cb[SCRATCH_IFINDEX];
+	const struct interface_info *own;
+	int ret;
+
+	skb->tc_index = 0;
+	own = bpf_map_lookup_elem(&flowscope_interfaces, &ifindex);
+	ret = config && own ? parse_packet(skb, &pkt) : DROP(&pkt, DROP_ENDPOINT_NOT_READY, 0);
+	if (!ret && config && own) {
+		drop.source = own->endpoint_id;
+		drop.src_identity = own->identity;
+		ret = route(skb, &pkt, config, own, CT_ENTRY_FROM_L7LB, AT_EGRESS, &drop.dst_identity);
+	}
 	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
 }
 

@@ -2,8 +2,22 @@
 #include "forward.h"
 #include "proxy.h"
 
+/* A load balancer speaks in a pod's name: go on in that pod's egress program. Returns when the source is no pod of this
+ * node, with 0, or when that program is not there, with -DROP_*.
+ */
+static __always_inline int speak_for_pod(struct __sk_buff *skb, struct packet *pkt)
+{
+	const struct endpoint_info *pod = find_endpoint(&pkt->saddr, pkt->family);
+
+	if (!pod || pod->flags & ENDPOINT_HOST)
+		return 0;
+	skb->cb[SCRATCH_IFINDEX] = pod->ifindex;
+	bpf_tail_call(skb, &cilium_egresscall_policy, pod->endpoint_id);
+	return DROP(pkt, DROP_ENDPOINT_NOT_READY, 0);
+}
+
 static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
-				  __u32 src_identity, __u32 *dst_identity)
+				  __u32 src_identity, bool from_l7lb, __u32 *dst_identity)
 {
 	const struct endpoint_info *local;
 	const struct ipcache_info *remote;
@@ -12,7 +26,8 @@ static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, con
 	int ret;
 
 	if (skb->tc_index & TC_INDEX_FROM_PROXY) {
-		ret = track_proxy(skb, pkt, config, src_identity, &ct);
+		ret = from_l7lb ? speak_for_pod(skb, pkt) :
+				  track_proxy(skb, pkt, config, src_identity, skb->tc_index, &ct);
 		if (ret)
 			return ret;
 	}
@@ -24,6 +39,11 @@ static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, con
 	remote = find_ipcache(&pkt->daddr, pkt->family);
 	if (remote)
 		*dst_identity = remote->identity;
+	/* The load balancer's own connections take this way wherever they lead. */
+	if (from_l7lb && !local && !has_tunnel(remote)) {
+		skb->mark = mark_of(MARK_IDENTITY, src_identity);
+		return to_host(skb, pkt, config);
+	}
 	/* Only addresses of pods are routed to this device: one that nobody has is a pod that is gone. */
 	if (local || !has_tunnel(remote))
 		return DROP(pkt, DROP_STALE_OR_UNROUTABLE, 0);
@@ -45,6 +65,7 @@ int from_host(struct __sk_buff *skb)
 	const struct node_config *config = node_config();
 	struct packet pkt = { .family = packet_family(skb) };
 	struct drop drop = { .direction = METRIC_EGRESS };
+	bool from_l7lb = (skb->mark & MARK_KIND_MASK) == MARK_FROM_L7LB;
 	int ret;
 
 	/* Neighbour discovery of the device itself. */
@@ -67,7 +88,7 @@ int from_host(struct __sk_buff *skb)
 		.ifindex = skb->ifindex,
 		.monitor = MONITOR_DEFAULT,
 	});
-	ret = handle(skb, &pkt, config, drop.src_identity, &drop.dst_identity);
+	ret = handle(skb, &pkt, config, drop.src_identity, from_l7lb, &drop.dst_identity);
 	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
 }
 

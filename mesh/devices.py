@@ -31,9 +31,10 @@ VXLAN_OVERHEAD: Final = 50
 """Outer Ethernet, IPv4, UDP and VXLAN headers."""
 
 MARK_TO_PROXY: Final = 0x200
+MARK_FROM_L7LB: Final = 0x900
 MARK_KIND_MASK: Final = 0xF00
-PROXY_TABLE: Final = 2004
-PROXY_RULE_PRIORITY: Final = 9
+TO_PROXY_TABLE: Final = 2004
+FROM_PROXY_TABLE: Final = 2005
 
 SYSCTLS: Final[Mapping[str, str]] = {
     "net/ipv4/ip_forward": "1",
@@ -94,32 +95,25 @@ class NodeDevices:
         # Packets of the node itself come back on this device when a proxy is to judge them.
         set_sysctl(f"net/ipv4/conf/{HOST_DEVICE}/accept_local", "1")
         for family in (socket.AF_INET, socket.AF_INET6):
-            self._lead_to_proxies(family)
+            self._lead_proxies(family)
         self._address(node, mtu - VXLAN_OVERHEAD)
 
-    def _lead_to_proxies(self, family: int) -> None:
-        """What the programs mark for a proxy is this node's, whatever its destination (spec/datapath.md, section 2)."""
+    def _lead_proxies(self, family: int) -> None:
+        """What the programs mark for a proxy is this node's, whatever its destination; what a load balancer sends in a
+        pod's name goes to the programs first, wherever it leads (spec/datapath.md, section 2).
+        """
         everything = "0.0.0.0/0" if family == socket.AF_INET else "::/0"
-        self._ip.route(
-            "replace",
-            family=family,
-            table=PROXY_TABLE,
-            type="local",
-            scope="host",
-            dst=everything,
-            oif=self._index("lo"),
-        )
-        rule = {
-            "priority": PROXY_RULE_PRIORITY,
-            "table": PROXY_TABLE,
-            "fwmark": MARK_TO_PROXY,
-            "fwmask": MARK_KIND_MASK,
-        }
-        try:
-            self._ip.rule("add", family=family, **rule)
-        except NetlinkError as error:
-            if error.code != errno.EEXIST:
-                raise
+        lo, host = self._index("lo"), self._index(HOST_DEVICE)
+        route = {"family": family, "dst": everything}
+        self._ip.route("replace", table=TO_PROXY_TABLE, type="local", scope="host", oif=lo, **route)
+        self._ip.route("replace", table=FROM_PROXY_TABLE, scope="link", oif=host, **route)
+        for priority, table, mark in ((9, TO_PROXY_TABLE, MARK_TO_PROXY), (10, FROM_PROXY_TABLE, MARK_FROM_L7LB)):
+            rule = {"priority": priority, "table": table, "fwmark": mark, "fwmask": MARK_KIND_MASK}
+            try:
+                self._ip.rule("add", family=family, **rule)
+            except NetlinkError as error:
+                if error.code != errno.EEXIST:
+                    raise
 
     def _address(self, node: Node, pod_mtu: int) -> None:
         host = self._index(HOST_DEVICE)

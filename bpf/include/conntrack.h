@@ -260,7 +260,7 @@ static __always_inline bool ct_is_reply(const struct packet *pkt, enum ct_direct
 }
 
 /* Does the connection need an entry, made now or made again because it is handled differently from now on? */
-static __always_inline bool ct_is_due(const struct ct_state *state, __u16 handling)
+static __always_inline bool ct_is_due(const struct ct_state *state, __u32 handling)
 {
 	return state->status == CT_NEW ||
 	       (state->status == CT_ESTABLISHED && (state->flags & CT_ENTRY_HANDLING) != handling);
@@ -270,7 +270,7 @@ static __always_inline bool ct_is_due(const struct ct_state *state, __u16 handli
  * Returns 0 or -DROP_*.
  */
 static __always_inline int
-ct_create(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction, __u32 src_identity, __u16 handling)
+ct_create(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction, __u32 src_identity, __u32 handling)
 {
 	struct ct_entry entry = { .src_identity = src_identity, .flags = handling };
 	struct ct_entry related = { .src_identity = src_identity };

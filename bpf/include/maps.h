@@ -63,6 +63,14 @@ struct {				/* index: endpoint id; its ingress program */
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } cilium_call_policy SEC(".maps");
 
+struct {				/* index: endpoint id; its egress program, for what a load balancer sends in its name */
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 65536);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} cilium_egresscall_policy SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, 512000);

@@ -81,6 +81,7 @@ class TcpProxy:
     """Own ends of the connections to backends."""
     _listener: socket.socket | None = None
     _open: list[socket.socket] = field(default_factory=list)
+    _serving: list[Thread] = field(default_factory=list)
 
     def start(self) -> None:
         family = socket.AddressFamily(self.family)
@@ -106,6 +107,9 @@ class TcpProxy:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        # What ends by itself may do so, with all its packets.
+        for thread in self._serving:
+            thread.join(0.2)
         if self._listener is not None:
             self.die()
 
@@ -116,7 +120,9 @@ class TcpProxy:
             except OSError:
                 return
             self._open.append(client)
-            Thread(target=self._serve, args=(client,), daemon=True).start()
+            thread = Thread(target=self._serve, args=(client,), daemon=True)
+            self._serving.append(thread)
+            thread.start()
 
     def _serve(self, client: socket.socket) -> None:
         try:

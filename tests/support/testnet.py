@@ -108,9 +108,14 @@ def ping(netns: str, address: str, timeout_s: float = 1.0) -> bool:
 
 
 def proxy_routes(netns: str) -> None:
-    """Packets for proxies are this node's, whatever their destination; as mesh/devices.py makes it."""
+    """Ways to proxies and from load balancers, as mesh/devices.py makes them."""
     for family in ("-4", "-6"):
-        for line in ("rule add pref 9 fwmark 0x200/0xf00 lookup 2004", "route add local default dev lo table 2004"):
+        for line in (
+            "rule add pref 9 fwmark 0x200/0xf00 lookup 2004",
+            "route add local default dev lo table 2004",
+            "rule add pref 10 fwmark 0x900/0xf00 lookup 2005",
+            "route add default dev cilium_host table 2005",
+        ):
             subprocess.run(["ip", "-n", netns, family, *line.split()], check=True)
 
 

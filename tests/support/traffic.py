@@ -43,9 +43,14 @@ def background(action: Callable[[], T]) -> Iterator[list[T]]:
         thread.join(TIMEOUT_S * 2)
 
 
-def exchange(client_netns: str, server_netns: str, address: str, port: int, size: int = 64) -> bytes:
-    """One request and answer over TCP, closed by the client first, as curl does; returns the answer."""
-    listener = open_socket(server_netns, socket.SOCK_STREAM, "::" if ":" in address else "0.0.0.0", port)
+def exchange(
+    client_netns: str, server_netns: str, address: str, port: int, size: int = 64, served_at: int = 0
+) -> bytes:
+    """One request and answer over TCP, closed by the client first, as curl does; returns the answer.
+
+    `served_at` is the server's port where that is another one than the client knows.
+    """
+    listener = open_socket(server_netns, socket.SOCK_STREAM, "::" if ":" in address else "0.0.0.0", served_at or port)
 
     def serve() -> None:
         connection, _ = listener.accept()

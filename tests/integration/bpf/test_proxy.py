@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from bpf.datapath import Aggregation
 from bpf.policies import EndpointPolicy, PolicyEntry
 from tests.support.kernel_events import KernelEvent
 from tests.support.policynet import connects
-from tests.support.proxies import EGRESS, INGRESS, TcpProxy, family_of, udp_proxy
-from tests.support.testnet import Cluster, Pod
+from tests.support.proxies import EGRESS, INGRESS, L7LB, TcpProxy, family_of, udp_proxy
+from tests.support.testnet import Cluster, Pod, ip
 from tests.support.traffic import exchange, open_socket
 
 pytestmark = pytest.mark.kernel
@@ -21,6 +22,8 @@ PROXY = 10001
 OTHER_PROXY = 10002
 FORWARD = ["SYN", "ACK", "ACK, PSH", "ACK, FIN", "ACK"]
 CLIENT, SERVER, FAR = 33333, 44444, 55555
+SERVICE = {"ipv4": "10.96.0.50", "ipv6": "fd00:10:96::50"}
+SERVICE_PORT = 80
 
 
 def redirecting(*, egress: bool, protocol: int = TCP, port: int = 8080, proxy: int = PROXY) -> EndpointPolicy:
@@ -43,6 +46,10 @@ def no_policies(cluster: Cluster) -> Iterator[None]:
 def enforce(cluster: Cluster, pod: Pod, policy: EndpointPolicy) -> None:
     node = next(node for node in cluster.net.nodes if pod in node.pods)
     node.datapath.set_policy(pod.endpoint.endpoint_id, policy)
+
+
+def ask(client: Pod, address: str, port: int, server: Pod, server_port: int) -> bytes:
+    return exchange(client.netns, server.netns, address, port, size=200_000, served_at=server_port)
 
 
 def source_port(event: KernelEvent) -> int:
@@ -290,3 +297,107 @@ def test_a_policy_that_ends_a_redirection_lets_new_connections_go_straight(clust
         enforce(cluster, cluster.client, EndpointPolicy())
         exchange(cluster.client.netns, cluster.server.netns, cluster.server.ipv4, 8080)
     assert len(proxy.served) == 1
+
+
+def balanced(*, judged: bool = False) -> EndpointPolicy:
+    """A service's port goes to the load balancer; its backends perhaps through another proxy."""
+    entries = [PolicyEntry(True, 0), PolicyEntry(True, 0, TCP, SERVICE_PORT, 16, precedence=2, proxy_port=PROXY)]
+    if judged:
+        entries.append(PolicyEntry(True, 0, TCP, 8080, 16, precedence=2, proxy_port=OTHER_PROXY))
+    return EndpointPolicy(tuple(sorted(entries)), enforced_egress=True)
+
+
+@pytest.mark.parametrize("version", ["ipv4", "ipv6"])
+@pytest.mark.parametrize("where", ["same node", "other node"])
+def test_a_load_balancer_speaks_for_the_pod_under_the_pod_s_policy(cluster: Cluster, version: str, where: str) -> None:
+    server = cluster.server if where == "same node" else cluster.far
+    address, own = getattr(server, version), getattr(cluster.client, version)
+    enforce(cluster, cluster.client, balanced())
+    service = SERVICE[version]
+    with TcpProxy(
+        cluster.near.netns, PROXY, EGRESS, family_of(address), upstream_mark=L7LB, backend=(address, 8080)
+    ) as proxy:
+        assert ask(cluster.client, service, SERVICE_PORT, server, 8080) == b"y" * 200_000
+    assert [target for _, target in proxy.served] == [(service, SERVICE_PORT)]
+    [upstream] = proxy.upstream
+    assert upstream[0] == own
+
+    events = cluster.log.collect()
+    second_half = [event for event in events if event.src == own and source_port(event) == upstream[1]]
+    verdict, *traces = second_half
+    assert (verdict.what, verdict.egress, verdict.verdict) == ("verdict", True, 0)
+    assert {event.what for event in traces} == {"to-endpoint" if where == "same node" else "to-overlay"}
+    assert [event.tcp_flags for event in traces][:3] == FORWARD[:3]
+    assert {event.src_identity for event in traces} == {CLIENT}
+    assert [event.reason for event in traces] == ["new"] + ["established"] * (len(traces) - 1)
+    assert not [event for event in events if event.what.startswith("drop")]
+
+
+@pytest.mark.parametrize("version", ["ipv4", "ipv6"])
+@pytest.mark.parametrize("where", ["same node", "other node"])
+def test_what_a_load_balancer_sends_may_be_for_another_proxy_to_judge(
+    cluster: Cluster, version: str, where: str
+) -> None:
+    server = cluster.server if where == "same node" else cluster.far
+    address, own = getattr(server, version), getattr(cluster.client, version)
+    enforce(cluster, cluster.client, balanced(judged=True))
+    family = family_of(address)
+    with (
+        TcpProxy(cluster.near.netns, PROXY, EGRESS, family, upstream_mark=L7LB, backend=(address, 8080)) as balancer,
+        TcpProxy(cluster.near.netns, OTHER_PROXY, EGRESS, family) as judge,
+    ):
+        assert ask(cluster.client, SERVICE[version], SERVICE_PORT, server, 8080) == b"y" * 200_000
+    assert judge.served == [(balancer.upstream[0], (address, 8080))]
+    assert judge.upstream[0][0] == own
+
+    events = cluster.log.collect()
+    port = balancer.upstream[0][1]
+    second_leg = [event for event in events if event.src == own and source_port(event) == port]
+    assert [event.what for event in second_leg][:4] == ["verdict", "to-proxy", "to-proxy", "to-proxy"]
+    assert {event.dst_id for event in second_leg if event.what == "to-proxy"} == {OTHER_PROXY}
+    assert {(event.src_identity, event.dst) for event in second_leg if event.what == "to-proxy"} == {(CLIENT, address)}
+    assert not [event for event in events if event.what.startswith("drop")]
+
+
+def test_a_load_balancer_may_not_do_what_the_pod_may_not(cluster: Cluster) -> None:
+    entries = (PolicyEntry(True, 0, TCP, SERVICE_PORT, 16, precedence=2, proxy_port=PROXY),)
+    enforce(cluster, cluster.client, EndpointPolicy(entries, enforced_egress=True))
+    with (
+        open_socket(cluster.server.netns, socket.SOCK_STREAM, port=8080),
+        TcpProxy(cluster.near.netns, PROXY, upstream_mark=L7LB, backend=(cluster.server.ipv4, 8080)),
+    ):
+        assert connects(cluster.client.netns, SERVICE["ipv4"], SERVICE_PORT), "to the load balancer, that is"
+        events = cluster.log.wait_for(lambda seen: any(event.what == "drop 133" for event in seen))
+    [denied, *_] = [event for event in events if event.what == "drop 133"]
+    assert (denied.source, denied.dst, denied.src_identity) == (1017, cluster.server.ipv4, CLIENT)
+
+
+@pytest.mark.parametrize("mark", [EGRESS, L7LB])
+def test_a_proxy_keeps_the_pod_s_address_even_outside_the_cluster(cluster: Cluster, mark: int) -> None:
+    outside, address = cluster.net.name, "172.18.0.254"
+    ip(f"addr replace {address}/16 dev br0", f"route replace {cluster.client.ipv4} via 172.18.0.1", netns=outside)
+    enforce(cluster, cluster.client, balanced())
+    with TcpProxy(cluster.near.netns, PROXY, upstream_mark=mark, backend=(address, 8080)) as proxy:
+        answer = exchange(cluster.client.netns, outside, SERVICE["ipv4"], SERVICE_PORT, served_at=8080)
+    assert answer == b"y" * 64
+    assert proxy.upstream[0][0] == cluster.client.ipv4
+    events = cluster.log.collect()
+    answers = [event for event in events if event.src == address and event.what == "to-proxy"]
+    assert {(event.reason, event.dst_id) for event in answers} == {("reply", 0)}
+    if mark == L7LB:
+        asked = [event for event in events if event.dst == address]
+        assert [event.what for event in asked][:2] == ["verdict", "to-stack"], "by the pod's policy"
+
+
+def test_from_proxy_is_seen_at_level_none(cluster: Cluster) -> None:
+    cluster.near.datapath.configure(aggregation=Aggregation.NONE)
+    enforce(cluster, cluster.client, redirecting(egress=True))
+    with TcpProxy(cluster.near.netns, PROXY) as proxy:
+        exchange(cluster.client.netns, cluster.far.netns, cluster.far.ipv4, 8080)
+    events = cluster.log.collect()
+    own = cluster.client.ipv4
+    opening = [event.what for event in events if event.tcp_flags == "SYN" and event.protocol == TCP]
+    assert opening == ["from-endpoint", "verdict", "to-proxy", "from-proxy", "to-overlay"]
+    from_proxy = [event for event in events if event.what == "from-proxy"]
+    assert {(event.src_identity, event.src) for event in from_proxy} == {(CLIENT, own), (FAR, cluster.far.ipv4)}
+    assert proxy.served
