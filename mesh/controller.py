@@ -15,6 +15,7 @@ from typing import Final
 
 from mesh import identities, ipam, names, schedule
 from mesh.cluster import Cluster
+from mesh.envoyconfig import status as envoyconfig
 from mesh.gateway import controller as gateway
 from mesh.ingress import controller as ingress
 from mesh.resources import (
@@ -53,6 +54,7 @@ def reconcile(resources: Sequence[Resource], cluster_name: str = "default", now:
         labels = identities.security_labels(pod, cluster.namespace(pod.namespace), cluster_name)
         cluster.put(identities.allocate(labels, cluster.identities()))
     services.assign(cluster)
+    envoyconfig.reconcile(cluster)
     return cluster.update()
 
 

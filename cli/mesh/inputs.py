@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from mesh.controller import missing_namespaces
+from mesh.envoyconfig import validation
 from mesh.resources import InvalidResource, Key, Resource, known_kinds, manifests_of, parse_manifest
 from service.failure import Failure
 
@@ -73,7 +74,7 @@ def read_documents(
                     f"{where} ({resource.key}): metadata.namespace: is {resource.namespace!r},"
                     f" but --namespace says {namespace!r}"
                 )
-            for check in checks:
+            for check in (*checks, validation.check):
                 check(resource, where)
             documents.append(Document(where, resource))
         except InvalidResource as error:

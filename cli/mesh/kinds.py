@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cli.mesh import cells, derived
+from cli.mesh import cells, derived, ingress
 from cli.mesh.view import NONE, View, as_labels
 from mesh.resources import Resource, known_kinds
 from service.failure import Failure
@@ -162,17 +162,61 @@ KINDS: Final[dict[str, Shown]] = {
         derive=derived.endpoints,
         api_version="cilium.io/v2",
     ),
+    "Ingress": Shown(
+        "ingresses",
+        ("ing",),
+        (
+            Column("CLASS", ingress.ingress_class),
+            Column("HOSTS", ingress.ingress_hosts),
+            Column("ADDRESS", ingress.ingress_addresses),
+            Column("PORTS", ingress.ingress_ports),
+            AGE,
+        ),
+    ),
+    "IngressClass": Shown(
+        "ingressclasses",
+        (),
+        (
+            Column("CONTROLLER", lambda one, view: one.spec.controller),
+            Column("PARAMETERS", lambda one, view: None),
+            AGE,
+        ),
+    ),
+    "Secret": Shown(
+        "secrets",
+        (),
+        (Column("TYPE", lambda one, view: one.type), Column("DATA", lambda one, view: len(one.keys)), AGE),
+    ),
+    "GatewayClass": Shown(
+        "gatewayclasses",
+        ("gc",),
+        (
+            Column("CONTROLLER", lambda one, view: one.spec.controller_name),
+            Column("ACCEPTED", lambda one, view: ingress.condition(one.status.conditions, "Accepted")),
+            AGE,
+        ),
+    ),
+    "Gateway": Shown(
+        "gateways",
+        ("gtw",),
+        (
+            Column("CLASS", lambda one, view: one.spec.gateway_class_name),
+            Column("ADDRESS", lambda one, view: ",".join(each.value for each in one.status.addresses)),
+            Column("PROGRAMMED", lambda one, view: ingress.condition(one.status.conditions, "Programmed")),
+            AGE,
+        ),
+    ),
+    "HTTPRoute": Shown("httproutes", (), (Column("HOSTNAMES", ingress.route_hosts), AGE)),
+    "GRPCRoute": Shown("grpcroutes", (), (Column("HOSTNAMES", ingress.route_hosts), AGE)),
+    "ReferenceGrant": Shown("referencegrants", ("refgrant",)),
     # Kinds whose columns say no more than their age, but which have names of their own.
     "EndpointSlice": Shown("endpointslices", ("eps",)),
     "Endpoints": Shown("endpoints", ("ep",)),
     "ConfigMap": Shown("configmaps", ("cm",)),
-    "IngressClass": Shown("ingressclasses"),
     "CiliumEnvoyConfig": Shown("ciliumenvoyconfigs", ("cec",)),
     "CiliumClusterwideEnvoyConfig": Shown("ciliumclusterwideenvoyconfigs", ("ccec",)),
     "CiliumLoadBalancerIPPool": Shown("ciliumloadbalancerippools", ("ippools", "ippool", "lbippool", "lbippools")),
     "CiliumL2AnnouncementPolicy": Shown("ciliuml2announcementpolicies", ("l2announcement",)),
-    "GatewayClass": Shown("gatewayclasses", ("gc",)),
-    "Gateway": Shown("gateways", ("gtw",)),
 }
 
 

@@ -60,7 +60,7 @@ def translate(resources: Iterable[Resource], node: Node, place: Place) -> Transl
     """Everything for `node` that follows from the resources of the cluster."""
     known = list(resources)
     configs = sorted((one for one in known if isinstance(one, EnvoyConfig)), key=lambda one: _order(one.key))
-    mine = [one for one in configs if _selects(one, node)]
+    mine = [one for one in configs if selects(one, node)]
     if not mine:
         return Translation()
     work = _Work(place, known)
@@ -74,7 +74,8 @@ def _order(key: Key) -> tuple[bool, str, str]:
     return not key.namespace, key.namespace, key.name
 
 
-def _selects(config: EnvoyConfig, node: Node) -> bool:
+def selects(config: EnvoyConfig, node: Node) -> bool:
+    """Whether the resource is for this node."""
     selector = config.spec.node_selector
     return selector is None or selector.matches(node.metadata.labels)
 

@@ -14,7 +14,6 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,23 +29,19 @@ MAX_LOOKS: Final = 20
 """Resources that are left out in turn to find the one that Envoy means; each look takes about 0.1 s."""
 
 
-def check(resources: Sequence[Resource], context: Iterable[Resource] = ()) -> None:
-    """Ask Envoy about each EnvoyConfig among `resources`.
+def check(resource: Resource, where: str) -> None:
+    """Ask Envoy about the resource, if it holds any of Envoy's.
 
-    context  other resources of the cluster: services and secrets that are referred to.
-    Raises:  InvalidResource with Envoy's complaint; Failure when Envoy cannot be run.
+    where   file and document, for the message.
+    Raises: InvalidResource with Envoy's complaint; Failure when Envoy cannot be run.
     """
-    others = [one for one in context if not isinstance(one, EnvoyConfig)]
-    for one in resources:
-        if isinstance(one, EnvoyConfig):
-            complaint = complaint_about(one, [*others, *resources])
-            if complaint:
-                raise InvalidResource(f"{one.key}: Envoy refuses it: {complaint}")
+    if isinstance(resource, EnvoyConfig) and (text := complaint_about(resource)):
+        raise InvalidResource(f"{where} ({resource.key}): {text}")
 
 
-def complaint_about(config: EnvoyConfig, context: Sequence[Resource] = ()) -> str:
+def complaint_about(config: EnvoyConfig) -> str:
     """Envoy's complaint on one line, with the place in the resource; empty when it has none."""
-    text = _complaint(config, context)
+    text = _complaint(config, config.spec.resources)
     if not text:
         return ""
     # Listeners last: what is wrong with routes and secrets is wrong with the listener that they are put into.
@@ -56,20 +51,16 @@ def complaint_about(config: EnvoyConfig, context: Sequence[Resource] = ()) -> st
     )
     for number in order[:MAX_LOOKS]:
         rest = tuple(one for at, one in enumerate(config.spec.resources) if at != number)
-        if not _complaint(config, context, rest):
-            return f"spec.resources[{number}]: {text}"
-    return text
+        if not _complaint(config, rest):
+            return f"spec.resources[{number}]: Envoy refuses it: {text}"
+    return f"spec.resources: Envoy refuses them: {text}"
 
 
-def _complaint(
-    config: EnvoyConfig, context: Sequence[Resource], resources: tuple[dict[str, Any], ...] | None = None
-) -> str:
-    """Of the resource with other `resources`; services and node selector do not matter."""
+def _complaint(config: EnvoyConfig, resources: tuple[dict[str, Any], ...]) -> str:
+    """Of the resource if it had these `resources`. Node selector and services do not matter."""
     here = Node(api_version="v1", kind="Node", metadata=Metadata(name="anywhere"))
-    kept = config.spec.resources if resources is None else resources
-    alone = changed(config, spec=changed(config.spec, node_selector=None, resources=kept))
-    rest = [one for one in context if not isinstance(one, EnvoyConfig)]
-    return complaint(translate([alone, *rest], here, _place()).resources)
+    alone = changed(config, spec=changed(config.spec, node_selector=None, resources=resources))
+    return complaint(translate([alone], here, nowhere()).resources)
 
 
 def complaint(resources: EnvoyResources) -> str:
@@ -111,11 +102,10 @@ def _binary() -> Path:
     return Path(next(iter(envoy.__path__)), "_bin", "envoy")
 
 
-def _place() -> Place:
-    def nowhere(_kind: str, _name: str) -> Any:
-        return messages.new("envoy.config.core.v3.ConfigSource", self={}, resource_api_version="V3")
-
-    return Place(port=lambda _name: 10000, source=nowhere)
+def nowhere() -> Place:
+    """A place for translations that no Envoy gets."""
+    source = messages.new("envoy.config.core.v3.ConfigSource", self={}, resource_api_version="V3")
+    return Place(port=lambda _name: 10000, source=lambda _kind, _name: source)
 
 
 def bootstrap(resources: EnvoyResources) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from mesh.envoyconfig import validation
 from mesh.resources import InvalidResource, parse_manifests
-from tests.support.envoys import INGRESS, Running, Server, running, service_of
+from tests.support.loopback_envoy import INGRESS, Running, Server, running, service_of
 
 pytestmark = pytest.mark.kernel  # sockets with addresses of others
 
@@ -80,12 +80,13 @@ def test_a_header_does_not_change_whose_address_is_used(envoy: Running) -> None:
 def test_what_envoy_refuses_is_refused_with_its_own_words(old: str, new: str, complaint: str) -> None:
     assert old in SEED
     with pytest.raises(InvalidResource) as error:
-        validation.check(parse_manifests(SEED.replace(old, new, 1)))
+        validation.check(parse_manifests(SEED.replace(old, new, 1))[0], "cec.yaml: document 1")
     text = str(error.value)
-    assert text.startswith("CiliumEnvoyConfig default/envoy-lb-listener: Envoy refuses it: ")
-    assert complaint in text
+    place, _, reason = complaint.partition(": ")
+    where = "cec.yaml: document 1 (CiliumEnvoyConfig default/envoy-lb-listener)"
+    assert text.startswith(f"{where}: {place}: Envoy refuses it: {reason}")
     assert "\n" not in text
 
 
 def test_envoy_has_nothing_against_the_reference_configuration() -> None:
-    validation.check(parse_manifests(SEED))
+    validation.check(parse_manifests(SEED)[0], "cec.yaml: document 1")

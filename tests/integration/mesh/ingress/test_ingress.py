@@ -11,7 +11,7 @@ import pytest
 from mesh.resources import parse_manifests
 from tests.support.certificates import Authority
 from tests.support.cluster import node, settled
-from tests.support.envoys import Running, Server, running, service_of
+from tests.support.loopback_envoy import Running, Server, running, service_of
 
 pytestmark = pytest.mark.kernel  # sockets with addresses of others
 
