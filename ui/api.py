@@ -27,6 +27,7 @@ from ui.story import story_of
 from ui.suggest import suggest
 
 MOST_ROWS: Final = 500
+MOST_CARDS: Final = 12
 MS: Final = 1_000_000
 
 Filter = Annotated[str, Parameter(max_length=4_000)]
@@ -91,6 +92,10 @@ def router(hub: Hub) -> APIRouter:
     @api.get("/suggest")
     async def suggestions(text: Filter = "", at: Annotated[int | None, Parameter(ge=0)] = None) -> Response:
         return _json(suggest(hub, text, len(text) if at is None else at))
+
+    @api.get("/cards")
+    async def cards(text: Annotated[str, Parameter(max_length=200)]) -> Response:
+        return _json({"cards": hub.cards.find(text, MOST_CARDS)})
 
     @api.get("/funnel")
     async def conditions(filter: Filter = "", start: Ms = None, stop: Ms = None) -> Response:

@@ -109,6 +109,17 @@ class Cards:
         self.labels.append(labels)
         return len(self.all) - 1
 
+    def find(self, text: str, most: int) -> list[dict[str, str]]:
+        """Cards whose name, id or labels hold `text`, those whose name begins with it first."""
+        text = text.lower()
+        hits = [
+            card
+            for card, labels in zip(self.all, self.labels, strict=True)
+            if text in card.id.lower() or any(text in label.lower() for label in (card.name, *labels))
+        ]
+        hits.sort(key=lambda card: (card.name.lower() != text, not card.name.lower().startswith(text), card.id))
+        return [{"id": card.id, "name": card.name, "group": card.group} for card in hits[:most]]
+
     def _learn(self) -> None:
         tables = self._tables
         if self._generation != tables.generation:

@@ -263,7 +263,9 @@ def test_findings_requests_names_and_health_have_views(page: Looker) -> None:
     page.open("?view=dns")
     page.until("document.querySelector('dns-view').textContent.includes('NXDOMAIN')")
     page.open("?view=health")
-    page.until("document.querySelectorAll('health-view tbody tr').length === 3")
+    page.until("document.querySelectorAll('health-view .nodes tbody tr').length === 3")
+    page.until("document.querySelector('health-view').textContent.includes('ns at each hook that it passes')")
+    assert len(page.js("[...document.querySelectorAll('health-view .costs tbody tr')]")) == 5
 
 
 def test_an_empty_page_says_which_condition_left_nothing(page: Looker) -> None:

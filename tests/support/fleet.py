@@ -24,7 +24,9 @@ from model.columns import from_arrow_ipc, to_arrow_ipc
 from model.row import L4, Bit, Reply, Rows, TcpFlag, empty_rows
 from model.tables import Node, Tables
 from proto.flow import flow_pb2
+from proto.flowscope.cost_pb2 import GetCostResponse, ProcessCost, ProgramCost
 from ui.config import UiConfig
+from ui.cost import Costs
 from ui.hub import Hub
 
 NS: Final = 1_000_000_000
@@ -273,6 +275,37 @@ async def talk(hub: Hub, fleet: Fleet, per_second: int, stop: asyncio.Event, his
             now = until
 
 
+async def cost(channel: object, costs: Costs) -> None:
+    """What a relay would say of itself and three nodes, as ui.cost.follow_costs asks it."""
+    began = time.monotonic()
+    while True:
+        await costs.wanted()
+        up_ns = int((time.monotonic() - began + 600) * NS)
+        relay = ProcessCost(
+            node_name="relay-1", role="relay", cpu_ns=up_ns // 120, uptime_ns=up_ns, memory_bytes=96 << 20
+        )
+        nodes = [
+            ProcessCost(
+                node_name=f"node-{number}",
+                role="observer",
+                cpu_ns=up_ns // (40 + number),
+                uptime_ns=up_ns,
+                memory_bytes=(104 + number) << 20,
+                programs=[
+                    ProgramCost(name=name, runs=runs, run_ns=runs * (mean_ns + 11 * number))
+                    for name, mean_ns, runs in (
+                        ("from_container", 720, up_ns // 1_100_000),
+                        ("to_container", 610, up_ns // 1_200_000),
+                        ("from_overlay", 540, up_ns // 2_500_000),
+                    )
+                ],
+            )
+            for number in (1, 2, 3)
+        ]
+        costs.take(GetCostResponse(processes=[relay, *nodes]))
+        await asyncio.sleep(1)
+
+
 async def replay(hub: Hub, fleet: Fleet, per_second: int, lap_s: float = 2.0, batch_s: float = 0.1) -> None:
     """Feed `hub` as feed.py does, with Arrow batches made before: what a measurement sees is the dashboard alone."""
     tables = Tables()
@@ -305,6 +338,7 @@ async def serve(
         await talk(hub, fleet, per_second, asyncio.Event(), history_s)
 
     setattr(main, "follow", instead_of_a_relay)  # noqa: B010 - the module does not offer its name
+    setattr(main, "follow_costs", cost)  # noqa: B010
     await main.serve(UiConfig(listen=listen, flows=flows), asyncio.Event(), asyncio.Event())
 
 

@@ -78,7 +78,8 @@ class Looker:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def click(self, selector: str) -> None:
-        self.driver.execute_script("arguments[0].click()", self.find(selector))
+        # In one go: rows of a live table are made anew between two calls.
+        self.driver.execute_script("document.querySelector(arguments[0]).click()", selector)
 
     def event(self, selector: str, kind: str) -> None:
         """Let something happen to an element of the map, which the browser's own pointer may not reach."""

@@ -207,11 +207,12 @@ export class FlowTable extends HTMLElement {
   #title(column, at) {
     const { sort, descending } = this.#sort;
     const mine = sort === column.name;
-    const button = html("button", { type: "button", title: "Click to sort, drag to move" }, column.title, mine ? (descending ? " ↓" : " ↑") : "");
+    const button = html("button", { type: "button", title: "Click to sort, drag to move; with the keyboard: Alt and left or right moves, Shift and left or right widens" }, column.title, mine ? (descending ? " ↓" : " ↑") : "");
     button.addEventListener("click", () => {
       const next = !mine ? { sort: column.name, descending: false } : !descending ? { sort: column.name, descending: true } : { sort: "", descending: false };
       this.dispatchEvent(new CustomEvent("sort", { detail: next }));
     });
+    button.addEventListener("keydown", (event) => this.#titleKey(event, column, at));
     const cell = html("span", { role: "columnheader", draggable: "true", "data-column": column.name, "aria-sort": mine ? (descending ? "descending" : "ascending") : "none" }, button);
     cell.addEventListener("dragstart", (event) => event.dataTransfer.setData("text/plain", column.name));
     cell.addEventListener("dragover", (event) => event.preventDefault());
@@ -224,12 +225,31 @@ export class FlowTable extends HTMLElement {
 
   #moved(event, target) {
     event.preventDefault();
-    const name = event.dataTransfer.getData("text/plain");
+    this.#move(event.dataTransfer.getData("text/plain"), this.#columns.findIndex((column) => column.name === target));
+  }
+
+  #move(name, to) {
     const names = this.#columns.map((column) => column.name);
-    if (!names.includes(name) || name === target) return;
+    if (!names.includes(name) || to < 0 || to >= names.length || names[to] === name) return;
     names.splice(names.indexOf(name), 1);
-    names.splice(names.indexOf(target), 0, name);
+    names.splice(to, 0, name);
     this.dispatchEvent(new CustomEvent("columns", { detail: { columns: names } }));
+  }
+
+  #titleKey(event, column, at) {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step || !(event.altKey || event.shiftKey)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (event.altKey) this.#move(column.name, at + step);
+    else this.#widen(column, this.head.children[at].offsetWidth + 24 * step);
+    this.head.querySelector(`[data-column="${column.name}"] button`)?.focus();
+  }
+
+  #widen(column, width) {
+    this.#widths[column.name] = Math.max(48, Math.round(width));
+    try { localStorage.setItem("flowscope-widths", JSON.stringify(this.#widths)); } catch { /* for this page only */ }
+    this.#header();
   }
 
   #resize(event, column, at) {
@@ -245,8 +265,7 @@ export class FlowTable extends HTMLElement {
     };
     handle.onpointerup = () => {
       handle.onpointermove = handle.onpointerup = null;
-      try { localStorage.setItem("flowscope-widths", JSON.stringify(this.#widths)); } catch { /* for this page only */ }
-      this.#header();
+      this.#widen(column, this.#widths[column.name] ?? width);
     };
   }
 }

@@ -36,6 +36,7 @@ let columns = [];
 let relay = null;
 let command = null;
 let wasTall = false;
+let addressProblem = state.problems[0]?.text ?? ""; // of times in the address; stays until another time is chosen
 
 const wish = () => ({
   filter: state.get("filter"), range: state.get("range"), compare: state.get("compare"), bar_s: state.get("bar_s"), paused: state.get("paused") || Boolean(state.get("sort")),
@@ -67,7 +68,7 @@ live.addEventListener("time", ({ detail }) => bar.show(detail));
 live.addEventListener("spark", ({ detail }) => map.spark.show(detail));
 live.addEventListener("view", ({ detail }) => views[detail.name]?.show(detail.data));
 live.addEventListener("state", ({ detail }) => { relay = detail; one("connection-state").show(detail); explainEmpty(); });
-live.addEventListener("accepted", ({ detail }) => { command = detail.command; filter.problem(""); bar.problem(""); problem(""); });
+live.addEventListener("accepted", ({ detail }) => { command = detail.command; filter.problem(""); bar.problem(addressProblem); problem(""); });
 live.addEventListener("problem", ({ detail }) => tellProblem(detail));
 
 // From the person.
@@ -79,7 +80,7 @@ map.addEventListener("toggle", ({ detail: { group, open } }) => toggleIsland(gro
 map.addEventListener("spark", ({ detail }) => live.note({ type: "spark", ...detail }));
 map.addEventListener("layout", ({ detail }) => live.note({ type: "layout", ...detail }));
 map.addEventListener("shape", () => map.clientWidth && map.tall !== wasTall && live.tell({ tall: (wasTall = map.tall) }));
-map.addEventListener("choose", ({ detail }) => { state.set({ flow: "" }, { step: false }); panel[detail.kind](detail); });
+map.addEventListener("choose", ({ detail }) => { state.set({ flow: "" }, { step: false }); panel[detail.kind](detail); map.choose(detail[detail.kind].id); });
 for (const element of [table, panel, one("requests-view")]) element.addEventListener("choose", ({ detail }) => state.set({ flow: detail.id }, { step: false }));
 table.addEventListener("sort", ({ detail }) => state.set(detail));
 for (const element of [table, menu]) element.addEventListener("columns", ({ detail }) => state.set({ columns: detail.columns }));
@@ -93,7 +94,8 @@ one("#pause").addEventListener("click", () => state.set({ paused: !state.get("pa
 one("#command").addEventListener("click", (event) => copy(event.currentTarget, fullCommand()));
 one("#group").addEventListener("change", (event) => state.set({ group: event.target.value ? event.target.value.split(",") : [] }));
 one("#search").addEventListener("input", (event) => search(event.target.value));
-one("#search").addEventListener("keydown", (event) => event.key === "Enter" && map.find(event.target.value)[0] && map.jump(map.find(event.target.value)[0].id));
+one("#search").addEventListener("change", (event) => jumpTo(event.target.value));
+one("#search").addEventListener("keydown", (event) => event.key === "Enter" && jumpTo(event.target.value));
 one("#idle").addEventListener("change", (event) => map.showIdle(event.target.checked));
 for (const button of document.querySelectorAll("[data-view]")) button.addEventListener("click", () => state.set({ view: button.dataset.view }));
 for (const link of document.querySelectorAll("[data-export]")) link.addEventListener("click", () => { link.href = address("export", { ...scope(state), format: link.dataset.export }); });
@@ -101,7 +103,10 @@ const MAP_ACTIONS = { fit: () => { map.viewport.touched = false; map.fit(); }, i
 for (const button of document.querySelectorAll("[data-map]")) button.addEventListener("click", () => MAP_ACTIONS[button.dataset.map]());
 document.addEventListener("keydown", onKey);
 
-state.addEventListener("change", ({ detail: changed }) => show(changed));
+state.addEventListener("change", ({ detail: changed }) => {
+  if (changed.has("range") || changed.has("compare")) addressProblem = state.problems[0]?.text ?? "";
+  show(changed);
+});
 
 function show(changed) {
   const has = (...wanted) => wanted.some((name) => changed.has(name));
@@ -159,12 +164,14 @@ async function sorted() {
 }
 
 function openFlow(id) {
+  map.choose("");
   table.choose(id);
   panel.flow(id);
 }
 
 function closePanel() {
   panel.hide();
+  map.choose("");
   table.choose("");
   state.set({ flow: "" }, { step: false });
 }
@@ -186,9 +193,32 @@ function baseline() {
   return [from - (to - from), from];
 }
 
-function search(words) {
-  const list = one("#found");
-  list.replaceChildren(...(words ? map.find(words).slice(0, 12) : []).map((card) => new Option(card.name, card.name)));
+// Cards that are on the map, and those in closed islands, which the server knows.
+async function search(words) {
+  const cards = words ? await findCards(words) : [];
+  if (one("#search").value === words) one("#found").replaceChildren(...cards.map((card) => new Option(card.group, card.name)));
+}
+
+async function findCards(words) {
+  const shown = map.find(words).filter((card) => card.kind !== "island");
+  const { cards } = await ask("cards", { text: words }).catch(() => ({ cards: [] }));
+  const ids = new Set(shown.map((card) => card.id));
+  return [...shown, ...cards.filter((card) => !ids.has(card.id))].slice(0, 12);
+}
+
+let jumped = "";
+
+async function jumpTo(words) {
+  if (!words || words === jumped) return;
+  jumped = words;
+  setTimeout(() => { jumped = ""; }, 300); // Enter and the change that follows it are one jump
+  const cards = await findCards(words);
+  const card = cards.find((one_) => one_.name === words) ?? cards[0];
+  if (!card) return problem(`No card is called ${words}.`);
+  problem("");
+  if (!map.has(card.id)) toggleIsland(card.group, true);
+  map.jump(card.id);
+  setTimeout(() => map.has(card.id) || problem(`${card.name} has no flows in what the map shows: choose a longer span, or another filter.`), 3000);
 }
 
 function explainEmpty() {
@@ -236,5 +266,5 @@ function onKey(event) {
 }
 
 show(new Set(["filter", "range", "compare", "bar_s", "paused", "view", "flow", "sort", "descending", "group"]));
-for (const { control, text } of state.problems) tellProblem({ control, text });
+bar.problem(addressProblem);
 live.connect();

@@ -13,12 +13,13 @@ export class CardShape {
   constructor(card) {
     this.title = svg("title");
     this.name = svg("text", { class: "name", x: 36, y: 23 });
+    this.farName = svg("text", { class: "far-name" });
     this.sub = svg("text", { class: "sub", x: 12, y: 42 });
     this.chips = svg("g", { class: "chips" });
     this.icon = svg("path", { class: "icon", transform: "translate(11 10)" });
     this.pin = svg("path", { class: "pin", d: "M0 0h8v8l-4-3-4 3z", transform: `translate(${CARD.width - 20} 0)` });
     this.group = svg("g", { class: "card", tabindex: "0", role: "button", "data-card": card.id }, this.title,
-      svg("rect", { class: "face", ...CARD, rx: 9 }), this.icon, this.name, this.sub, this.chips, this.pin);
+      svg("rect", { class: "face", ...CARD, rx: 9 }), this.icon, this.name, this.farName, this.sub, this.chips, this.pin);
   }
 
   show(card) {
@@ -27,10 +28,7 @@ export class CardShape {
     this.group.dataset.change = card.change ?? "";
     this.icon.setAttribute("d", iconPath(card.icon));
     this.name.textContent = shorten(card.name, 19);
-    // From afar a name fills its card: a bold letter is about two thirds as wide as it is high.
-    const fits = (CARD.width - 16) / 0.66 / Math.min(card.name.length, 19);
-    this.name.style.setProperty("--far-size", `${Math.min(20, fits).toFixed(1)}px`);
-    this.name.style.setProperty("--overview-size", `${Math.min(28, fits).toFixed(1)}px`);
+    this.#showFarName(card.name);
     const told = card.kind === "island" ? `${card.members ?? ""} workloads, closed` : card.labels.join("  ") || card.kind;
     this.sub.textContent = shorten(told, 25);
     const lines = [card.name, card.kind, ...card.labels, ...card.ports.map(portWords)];
@@ -51,6 +49,22 @@ export class CardShape {
     }));
   }
 
+  // From afar a name fills its card, in two lines if need be: a bold letter is about 0.7 times as wide as it is high.
+  #showFarName(name) {
+    if (this.farWords === name) return;
+    this.farWords = name;
+    const lines = twoLines(name);
+    const fits = (CARD.width - 16) / 0.7 / Math.max(...lines.map((line) => line.length));
+    this.farName.style.setProperty("--far-size", `${Math.min(20, fits).toFixed(1)}px`);
+    this.farName.style.setProperty("--overview-size", `${Math.min(30, fits).toFixed(1)}px`);
+    const [first, step] = lines.length === 1 ? [1.35, 0] : [1.1, 1.05];
+    this.farName.replaceChildren(...lines.map((words, index) => {
+      const line = svg("tspan", { x: 10, dy: `${index ? step : first}em` });
+      line.textContent = words;
+      return line;
+    }));
+  }
+
   move([x, y], pinned) {
     this.group.setAttribute("transform", `translate(${x} ${y})`);
     this.group.classList.toggle("pinned", pinned);
@@ -67,8 +81,9 @@ export class EdgeShape {
     this.second = text("", { y: 11, class: "second" });
     this.plate = svg("rect", { class: "plate", rx: 5 });
     this.lock = svg("path", { class: "lock", d: PADLOCK });
+    this.back = svg("rect", { class: "back", y: -11, height: 22, rx: 4 });
     this.brief = text("", { class: "brief", y: 6 });
-    this.label = svg("g", { class: "label" }, this.plate, this.first, this.second, this.lock, this.brief);
+    this.label = svg("g", { class: "label" }, this.plate, this.first, this.second, this.lock, this.back, this.brief);
     this.group = svg("g", { class: "edge", tabindex: "0", role: "button", "data-edge": edge.id }, this.title, this.hit, this.line, this.head, this.label);
   }
 
@@ -83,6 +98,9 @@ export class EdgeShape {
     this.first.textContent = words.first;
     this.second.textContent = words.second;
     this.brief.textContent = words.brief;
+    const far = words.brief.length * 11 + 6;
+    this.back.setAttribute("x", -far / 2);
+    this.back.setAttribute("width", far);
     this.group.setAttribute("aria-label", words.whole);
     this.title.textContent = words.whole;
     const height = words.second ? LABEL.height - 2 : 18;
@@ -145,8 +163,20 @@ export function edgeWords(edge) {
   const latency = edge.p99 ? [`latency p50 ${milliseconds(edge.p50)}, p99 ${milliseconds(edge.p99)}`] : [];
   const whole = [`${edge.source} → ${edge.target}: ${rate(edge.rate)} flows, ${edge.verdict.toLowerCase()}`, ...ports, ...latency,
     ...(edge.bad ? [`${percent(edge.bad)} of answers are errors`] : []), ...(edge.encrypted ? ["encrypted"] : [])].join("\n");
-  const brief = edge.drop ? `✕ ${percent(edge.drop)}` : edge.change === "gone" ? "gone" : edge.change === "new" ? `new ${flows}` : rate(edge.rate);
+  const brief = edge.change === "gone" ? "gone" : edge.drop ? `✕ ${percent(edge.drop)}` : `${change.replace(": ", " ").replace("/s", "")}${flows}`;
   return { brief, first: shorten(`${spoken}${more} · ${change}${flows}`, 24), second: shorten(notes.slice(0, 2).join(" · "), 24), whole };
+}
+
+// A long name in two lines, broken where it has a joint, else in the middle.
+function twoLines(name) {
+  const words = shorten(name, 26);
+  if (words.length <= 10) return [words];
+  const joints = [...words.matchAll(/[-._/ ]/g)].map(({ index }) => index + 1);
+  const worst = (at) => Math.max(at, words.length - at);
+  const middle = Math.ceil(words.length / 2);
+  const at = joints.reduce((best, one) => (worst(one) < worst(best) ? one : best), words.length);
+  if (worst(at) <= Math.max(11, middle + 3)) return [words.slice(0, at), words.slice(at)];
+  return words.length <= 12 ? [words] : [`${words.slice(0, middle)}-`, words.slice(middle)];
 }
 
 function text(words, attributes) {

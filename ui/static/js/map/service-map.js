@@ -29,6 +29,8 @@ export class ServiceMap extends HTMLElement {
   #drag = null;
   #hasDrawn = false;
   #focus = null;
+  #chosen = "";
+  #awaited = null;
 
   connectedCallback() {
     this.drawing = this.querySelector("svg");
@@ -42,6 +44,7 @@ export class ServiceMap extends HTMLElement {
 
   // More height than width: then the layout goes downward.
   get tall() {
+    if (innerWidth <= 720) return innerHeight > innerWidth; // whatever the panel leaves of it
     return this.clientWidth > 0 && this.clientHeight > this.clientWidth * 1.2;
   }
 
@@ -72,8 +75,24 @@ export class ServiceMap extends HTMLElement {
     return [...this.#cards.values()].filter((card) => [card.name, card.id, ...card.labels].some((text) => text.toLowerCase().includes(wanted)));
   }
 
+  has(id) {
+    return this.#cards.has(id);
+  }
+
+  // Mark the card or arrow that the panel tells of; empty: none.
+  choose(id) {
+    this.#chosen = id;
+    this.#markChosen();
+  }
+
+  #markChosen() {
+    for (const layer of ["cards", "edges"]) for (const [id, made] of this.#shapes[layer]) made.group.classList.toggle("chosen", id === this.#chosen);
+  }
+
+  // Show a card; one whose island is only now being opened, as soon as it is there.
   jump(id) {
-    const at = this.#layout?.places[id];
+    const at = this.#shapes.cards.has(id) && this.#layout?.places[id];
+    this.#awaited = at ? null : id;
     if (!at) return;
     this.viewport.centre([at[0] + CARD.width / 2, at[1] + CARD.height / 2]);
     const shape = this.#shapes.cards.get(id)?.group;
@@ -103,8 +122,10 @@ export class ServiceMap extends HTMLElement {
     await this.#draw();
   }
 
+  // The panel takes room from the map: what it tells of is then shown as large as it goes.
   #resized() {
-    if (!this.viewport.touched) this.fit();
+    const box = this.#chosen && this.#boxOfChosen();
+    if (!this.viewport.touched) box ? this.viewport.fit(box) : this.fit();
     this.dispatchEvent(new CustomEvent("shape"));
   }
 
@@ -169,8 +190,10 @@ export class ServiceMap extends HTMLElement {
       made.move(places[card.id], this.#layout.pinned.includes(card.id));
     });
     this.#paintEdges(places);
+    this.#markChosen();
+    if (this.#awaited && this.#shapes.cards.has(this.#awaited)) this.jump(this.#awaited);
     if (!this.viewport.touched && cards.length) {
-      this.fit();
+      if (!this.#chosen) this.fit();
       if (!this.#hasDrawn) performance.mark("first-picture");
       this.#hasDrawn = true;
     }
@@ -214,13 +237,20 @@ export class ServiceMap extends HTMLElement {
     }
   }
 
-  #box() {
-    const places = Object.entries(this.#layout?.places ?? {}).filter(([id]) => this.#cards.has(id)).map(([, at]) => at);
+  // A card with its neighbours, or an arrow with its ends.
+  #boxOfChosen() {
+    const edges = [...this.#edges.values()].filter((edge) => [edge.id, edge.source, edge.target].includes(this.#chosen));
+    const ids = new Set([this.#chosen, ...edges.flatMap((edge) => [edge.source, edge.target])]);
+    return this.#box([...this.#cards.values()].filter((card) => ids.has(card.id)), edges.map((edge) => edge.id), false);
+  }
+
+  #box(cards = [...this.#cards.values()], edges = [...this.#edges.keys()], withIslands = true) {
+    const places = cards.map((card) => this.#layout?.places[card.id]).filter(Boolean);
     if (places.length === 0) return null;
-    const around = [...boxes([...this.#cards.values()], this.#layout.places, this.#islands).values()];
+    const around = withIslands ? [...boxes(cards, this.#layout.places, this.#islands).values()] : [];
     const xs = [...places.flatMap(([x]) => [x, x + CARD.width]), ...around.flatMap((box) => [box.left, box.right])];
     const ys = [...places.flatMap(([, y]) => [y, y + CARD.height]), ...around.flatMap((box) => [box.top, box.bottom])];
-    for (const edge of this.#edges.keys()) for (const [x, y] of this.#layout.routes[edge]?.points ?? []) { xs.push(x); ys.push(y); }
+    for (const edge of edges) for (const [x, y] of this.#layout.routes[edge]?.points ?? []) { xs.push(x); ys.push(y); }
     const least = (numbers) => numbers.reduce((a, b) => Math.min(a, b));
     const most = (numbers) => numbers.reduce((a, b) => Math.max(a, b));
     const [x, y] = [least(xs) - 16, least(ys) - 16];
@@ -233,7 +263,9 @@ export class ServiceMap extends HTMLElement {
     this.addEventListener("pointermove", (event) => this.#pull(event));
     this.addEventListener("pointerup", (event) => this.#drop(event));
     layer.addEventListener("click", (event) => this.#choose(event.target));
-    layer.addEventListener("keydown", (event) => event.key === "Enter" && this.#choose(event.target));
+    layer.addEventListener("keydown", (event) => this.#key(event));
+    layer.addEventListener("focusin", (event) => this.#focused(event.target));
+    layer.addEventListener("focusout", () => this.spark.hide());
     layer.addEventListener("pointerover", (event) => this.#hover(event));
     for (const name of ["pointerover", "focusin"]) layer.addEventListener(name, (event) => this.#look(event.target.closest(".card")?.dataset.card));
     layer.addEventListener("pointerout", (event) => event.target.closest(".edge") && this.spark.hide());
@@ -255,6 +287,35 @@ export class ServiceMap extends HTMLElement {
     }
   }
 
+  // Enter chooses; Alt and an arrow key move a card as dragging does, Delete lets it go.
+  #key(event) {
+    const card = event.target.closest(".card");
+    const step = { ArrowLeft: [-20, 0], ArrowRight: [20, 0], ArrowUp: [0, -20], ArrowDown: [0, 20] }[event.key];
+    if (event.key === "Enter") this.#choose(event.target);
+    else if (card && event.altKey && step) this.#shift(card.dataset.card, step);
+    else if (card && event.key === "Delete") this.#unpin(card);
+    else return;
+    event.preventDefault();
+  }
+
+  #shift(id, [dx, dy]) {
+    const [x, y] = this.#layout.places[id];
+    this.#layout.places[id] = [x + dx, y + dy];
+    if (!this.#layout.pinned.includes(id)) this.#layout.pinned.push(id);
+    this.viewport.touched = true;
+    this.#reroute(id);
+    this.#paint();
+    this.#keep();
+  }
+
+  // What the pointer gets by hovering, the keyboard gets by focus.
+  #focused(target) {
+    const edge = target.closest(".edge");
+    if (!edge || !target.matches(":focus-visible")) return;
+    const [box, at] = [this.getBoundingClientRect(), edge.querySelector(".label").getBoundingClientRect()];
+    this.#showSpark(edge, at.left - box.left, at.bottom - box.top);
+  }
+
   // Among very many arrows, those of the card that is looked at are drawn one by one.
   #look(card) {
     if (!card || card === this.#focus) return;
@@ -265,11 +326,15 @@ export class ServiceMap extends HTMLElement {
   #hover(event) {
     const edge = event.target.closest(".edge");
     if (!edge || this.#drag) return;
+    const box = this.getBoundingClientRect();
+    this.#showSpark(edge, event.clientX - box.left, event.clientY - box.top);
+  }
+
+  #showSpark(edge, x, y) {
     const value = this.#edges.get(edge.dataset.edge);
     if (!value) return;
-    const box = this.getBoundingClientRect();
     edge.querySelector("title").textContent = ""; // the sparkline says it better
-    this.spark.at(value.id, edgeWords(value).whole, event.clientX - box.left, event.clientY - box.top);
+    this.spark.at(value.id, edgeWords(value).whole, x, y);
     this.dispatchEvent(new CustomEvent("spark", { detail: { edge: value.id } }));
   }
 
