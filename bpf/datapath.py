@@ -61,6 +61,7 @@ from bpf import maps
 from bpf.devices import Hook, NodeNamespace
 from bpf.loader import DEFAULT_BPFFS, BpfError, Map, Program, ensure_bpffs, load_object, require_kernel
 from bpf.policies import EndpointPolicy, PolicyMaps
+from bpf.services import ServiceFrontend, ServiceMaps
 
 Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
@@ -68,9 +69,11 @@ Prefix = IPv4Network | IPv6Network
 OBJECTS: Final = Path(__file__).parent / "build"
 PROGRAM_FILES: Final = {
     "from_container": "tc_from_container.bpf.o",
+    "container_translated": "tc_from_container.bpf.o",
     "to_container": "tc_to_container.bpf.o",
     "endpoint_ingress": "tail_endpoint_ingress.bpf.o",
     "endpoint_egress": "tc_from_container.bpf.o",
+    "service": "tail_service.bpf.o",
     "from_overlay": "tc_from_overlay.bpf.o",
     "to_overlay": "tc_to_overlay.bpf.o",
     "from_host": "tc_from_host.bpf.o",
@@ -78,6 +81,11 @@ PROGRAM_FILES: Final = {
     "from_netdev": "tc_from_netdev.bpf.o",
     "to_netdev": "tc_to_netdev.bpf.o",
 }
+CALLS: Final = {
+    maps.CALL_SERVICE: "service",
+    maps.CALL_CONTAINER_TRANSLATED: "container_translated",
+}
+"""Programs that others continue in (include/calls.h)."""
 MAP_NAMES: Final = (
     maps.EVENTS,
     maps.EVENT_STATS,
@@ -90,7 +98,9 @@ MAP_NAMES: Final = (
     maps.POLICIES,
     maps.IPCACHE,
     maps.FRAGMENTS,
+    maps.CALLS,
     *maps.CONNTRACK,
+    *maps.SERVICES,
 )
 ZERO_KEY: Final = bytes(4)
 VXLAN_PORT: Final = 8472
@@ -213,6 +223,7 @@ class Datapath:
         self._maps: dict[str, Map] = {}
         self._programs: dict[str, Program] = {}
         self._policies: PolicyMaps | None = None
+        self._services: ServiceMaps | None = None
 
     @property
     def pin_dir(self) -> Path:
@@ -237,6 +248,9 @@ class Datapath:
         self._programs = {name: Program.pinned(program_dir / name) for name in PROGRAM_FILES}
         self._maps = {name: Map.pinned(self.pin_dir / name) for name in MAP_NAMES}
         self._policies = PolicyMaps(self._maps[maps.POLICIES], self.pin_dir)
+        self._services = ServiceMaps(self._maps)
+        for index, name in CALLS.items():
+            self._maps[maps.CALLS].set_fd(index, self._programs[name].fd)
         if not self._config()["monitor_interval_s"]:
             self.configure(
                 aggregation=Aggregation.MEDIUM, monitor_interval_s=DEFAULT_INTERVAL_S, monitor_flags=ALL_TCP_FLAGS
@@ -248,6 +262,7 @@ class Datapath:
         self._release()
         self._maps = {name: Map.pinned(self.pin_dir / name) for name in MAP_NAMES}
         self._policies = PolicyMaps(self._maps[maps.POLICIES], self.pin_dir)
+        self._services = ServiceMaps(self._maps)
 
     def configure(
         self,
@@ -340,6 +355,17 @@ class Datapath:
         """Policies by endpoint id, as the kernel has them; endpoints without one are not among them."""
         table = self._policy_maps()
         return {number: table.read(number) for number in table.numbers()}
+
+    def sync_services(self, wanted: Iterable[ServiceFrontend]) -> None:
+        """Make the services exactly these, changing only what differs; each stays usable meanwhile.
+
+        Raises: services.ServicesTooLarge when they do not fit; none has changed then.
+        """
+        self._service_maps().sync(wanted)
+
+    def services(self) -> list[ServiceFrontend]:
+        """Services as the kernel has them."""
+        return self._service_maps().services()
 
     def set_host_addresses(self, addresses: Iterable[Address]) -> None:
         """All addresses of this node that pods may talk to, router addresses included; replaces the earlier set."""
@@ -484,6 +510,11 @@ class Datapath:
         self._require_loaded()
         assert self._policies is not None
         return self._policies
+
+    def _service_maps(self) -> ServiceMaps:
+        self._require_loaded()
+        assert self._services is not None
+        return self._services
 
     def _require_loaded(self) -> None:
         if not self._maps:

@@ -42,6 +42,7 @@ U8Array = npt.NDArray[np.uint8]
 class MapType(IntEnum):
     """enum bpf_map_type, as far as maps are made from here."""
 
+    ARRAY = 2
     LPM_TRIE = 11
 
 
@@ -385,6 +386,14 @@ class Map:
         keys, values = self.dump()
         for key, value in zip(keys, values, strict=True):
             yield key.tobytes(), value.tobytes()
+
+    def all_keys(self) -> list[bytes]:
+        """All keys of a small map, also of one whose values cannot be read (maps of maps)."""
+        found: list[bytes] = []
+        following = ctypes.create_string_buffer(self.key_size)
+        while _libbpf().lib.bpf_map_get_next_key(self.fd, found[-1] if found else None, following) == 0:
+            found.append(following.raw)
+        return found
 
     def delete_many(self, keys: U8Array) -> int:
         """Remove keys, shape (n, key_size); returns how many were there."""

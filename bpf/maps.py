@@ -33,8 +33,35 @@ CT4_ANY: Final = "cilium_ct_any4_global"
 CT6_TCP: Final = "cilium_ct6_global"
 CT6_ANY: Final = "cilium_ct_any6_global"
 FRAGMENTS: Final = "cilium_fragments"
+LB4_SERVICES: Final = "cilium_lb4_services_v2"
+LB6_SERVICES: Final = "cilium_lb6_services_v2"
+LB4_BACKENDS: Final = "cilium_lb4_backends_v3"
+LB6_BACKENDS: Final = "cilium_lb6_backends_v3"
+LB4_REVERSE_NAT: Final = "cilium_lb4_reverse_nat"
+LB6_REVERSE_NAT: Final = "cilium_lb6_reverse_nat"
+LB4_AFFINITY: Final = "cilium_lb4_affinity"
+LB6_AFFINITY: Final = "cilium_lb6_affinity"
+AFFINITY_MATCH: Final = "cilium_lb_affinity_match"
+LB4_SOURCE_RANGE: Final = "cilium_lb4_source_range"
+LB6_SOURCE_RANGE: Final = "cilium_lb6_source_range"
+MAGLEV: Final = "cilium_lb4_maglev"
+CALLS: Final = "cilium_calls"
 
 CONNTRACK: Final = (CT4_TCP, CT4_ANY, CT6_TCP, CT6_ANY)
+SERVICES: Final = (
+    LB4_SERVICES,
+    LB6_SERVICES,
+    LB4_BACKENDS,
+    LB6_BACKENDS,
+    LB4_REVERSE_NAT,
+    LB6_REVERSE_NAT,
+    LB4_AFFINITY,
+    LB6_AFFINITY,
+    AFFINITY_MATCH,
+    LB4_SOURCE_RANGE,
+    LB6_SOURCE_RANGE,
+    MAGLEV,
+)
 
 NODE_CONFIG: Final = np.dtype(
     [
@@ -125,6 +152,68 @@ CT_ENTRY: Final = np.dtype(
         ("last_rx_report_s", "<u4"),
     ]
 )
+LB4_KEY: Final = np.dtype(
+    [
+        ("address", "u1", (4,)),
+        ("dport", ">u2"),
+        ("slot", "<u2"),
+        ("protocol", "u1"),
+        ("scope", "u1"),
+        ("pad", "u1", (2,)),
+    ]
+)
+LB6_KEY: Final = np.dtype(
+    [
+        ("address", "u1", (16,)),
+        ("dport", ">u2"),
+        ("slot", "<u2"),
+        ("protocol", "u1"),
+        ("scope", "u1"),
+        ("pad", "u1", (2,)),
+    ]
+)
+LB_SERVICE: Final = np.dtype(
+    [
+        ("target", "<u4"),
+        ("count", "<u2"),
+        ("rev_nat_index_be", ">u2"),
+        ("flags", "u1"),
+        ("flags2", "u1"),
+        ("quarantined", "<u2"),
+    ]
+)
+LB4_BACKEND: Final = np.dtype(
+    [
+        ("address", "u1", (4,)),
+        ("port", ">u2"),
+        ("protocol", "u1"),
+        ("state", "u1"),
+        ("cluster_id", "<u2"),
+        ("zone", "u1"),
+        ("pad", "u1"),
+    ]
+)
+LB6_BACKEND: Final = np.dtype(
+    [
+        ("address", "u1", (16,)),
+        ("port", ">u2"),
+        ("protocol", "u1"),
+        ("state", "u1"),
+        ("cluster_id", "<u2"),
+        ("zone", "u1"),
+        ("pad", "u1"),
+    ]
+)
+LB4_REVERSE_NAT_VALUE: Final = np.dtype([("address", "u1", (4,)), ("port", ">u2")])
+LB6_REVERSE_NAT_VALUE: Final = np.dtype([("address", "u1", (16,)), ("port", ">u2")])
+AFFINITY_KEY: Final = np.dtype(
+    [("client", "u1", (16,)), ("rev_nat_index_be", ">u2"), ("netns_cookie", "u1"), ("pad", "u1", (5,))]
+)
+AFFINITY_VALUE: Final = np.dtype([("last_used_s", "<u8"), ("backend_id", "<u4"), ("pad", "<u4")])
+AFFINITY_MATCH_KEY: Final = np.dtype([("backend_id", "<u4"), ("rev_nat_index_be", ">u2"), ("pad", "<u2")])
+SOURCE_RANGE_KEY: Final = np.dtype(
+    [("prefix_length", "<u4"), ("rev_nat_index_be", ">u2"), ("pad", "<u2"), ("address", "u1", (16,))]
+)
 METRICS_KEY: Final = np.dtype(
     [("reason", "u1"), ("direction", "u1"), ("line", "<u2"), ("file", "u1"), ("reserved", "u1", (3,))]
 )
@@ -143,6 +232,17 @@ C_STRUCTS: Final[dict[str, np.dtype[np.void]]] = {
     "ct4_key": CT4_KEY,
     "ct6_key": CT6_KEY,
     "ct_entry": CT_ENTRY,
+    "lb4_key": LB4_KEY,
+    "lb6_key": LB6_KEY,
+    "lb_service": LB_SERVICE,
+    "lb4_backend": LB4_BACKEND,
+    "lb6_backend": LB6_BACKEND,
+    "lb4_reverse_nat": LB4_REVERSE_NAT_VALUE,
+    "lb6_reverse_nat": LB6_REVERSE_NAT_VALUE,
+    "affinity_key": AFFINITY_KEY,
+    "affinity_value": AFFINITY_VALUE,
+    "affinity_match": AFFINITY_MATCH_KEY,
+    "source_range_key": SOURCE_RANGE_KEY,
     "metrics_key": METRICS_KEY,
     "metrics_value": METRICS_VALUE,
     "event_stats": EVENT_STATS_VALUE,
@@ -163,6 +263,21 @@ POLICY_SETTINGS_IDENTITY: Final = 0xFFFFFFFF
 POLICY_ENFORCED_INGRESS: Final = 1
 POLICY_ENFORCED_EGRESS: Final = 2
 POLICY_AUDIT: Final = 4
+SERVICE_EXTERNAL_IP: Final = 0x01
+SERVICE_NODE_PORT: Final = 0x02
+SERVICE_EXTERNAL_LOCAL: Final = 0x04
+SERVICE_AFFINITY: Final = 0x10
+SERVICE_LOAD_BALANCER: Final = 0x20
+SERVICE_ROUTABLE: Final = 0x40
+SERVICE_SOURCE_RANGES: Final = 0x80
+SERVICE2_L7: Final = 0x04
+SERVICE2_TWO_SCOPES: Final = 0x20
+ALGORITHM_SHIFT: Final = 24
+ALGORITHM_RANDOM: Final = 1
+ALGORITHM_MAGLEV: Final = 2
+SOURCE_RANGE_STATIC_BITS: Final = 32
+CALL_SERVICE: Final = 0
+CALL_CONTAINER_TRANSLATED: Final = 1
 
 DROP_FILES: Final = {
     210: "tc_from_container.bpf.c",
@@ -174,12 +289,15 @@ DROP_FILES: Final = {
     216: "tc_from_netdev.bpf.c",
     217: "tc_to_netdev.bpf.c",
     218: "tc_to_host.bpf.c",
+    219: "tail_service.bpf.c",
     220: "packet.h",
     221: "conntrack.h",
     222: "forward.h",
     223: "neighbour.h",
     224: "policy.h",
     229: "proxy.h",
+    225: "services.h",
+    226: "rewrite.h",
 }
 """Names of the `file` number in drop events of our own programs (include/drops.h)."""
 

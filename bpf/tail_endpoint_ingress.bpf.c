@@ -6,6 +6,7 @@
  */
 #include "policy.h"
 #include "proxy.h"
+#include "services.h"
 
 struct arrival {
 	__u32	src_identity;
@@ -40,6 +41,17 @@ is_for_proxy(struct __sk_buff *skb, const struct packet *pkt, const struct ct_st
 	return ct->status == CT_NEW && pkt->tcp_flags & TCP_ACK && has_proxy_socket(skb, pkt);
 }
 
+/* Is this what the pod says to itself through a service? Its egress half has an entry that says so. */
+static __always_inline bool is_own_loopback(const struct packet *pkt)
+{
+	const struct ct_entry *entry;
+
+	if (likely(!is_loopback_address(&pkt->saddr, pkt->family)))
+		return false;
+	entry = ct_peek(pkt, CT_EGRESS, false);
+	return entry && entry->flags & CT_ENTRY_LOOPBACK;
+}
+
 static __always_inline int receive(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
 				   const struct arrival *arrival)
 {
@@ -52,7 +64,7 @@ static __always_inline int receive(struct __sk_buff *skb, struct packet *pkt, co
 	enum hook hook = arrival->how == DELIVER_PEER ? AT_INGRESS : AT_EGRESS;
 	__be16 proxy_port_be = 0;
 	struct ct_state ct = {};
-	__u16 handling;
+	__u32 handling = 0;
 	int ret;
 
 	ret = parse_packet(skb, pkt);
@@ -68,7 +80,9 @@ static __always_inline int receive(struct __sk_buff *skb, struct packet *pkt, co
 		return redirect_to_proxy(skb, pkt, config, hook, &trace);
 	}
 	/* What the pod's own proxy sends has been judged, by the policy and by the proxy. */
-	if (!(skb->tc_index & TC_INDEX_FROM_INGRESS_PROXY)) {
+	if (is_own_loopback(pkt)) {
+		handling = CT_ENTRY_LOOPBACK;
+	} else if (!(skb->tc_index & TC_INDEX_FROM_INGRESS_PROXY)) {
 		ret = policy_check(skb, pkt, &(struct policy_question){
 			.endpoint_id = arrival->endpoint_id,
 			.identity = arrival->src_identity,
@@ -79,7 +93,8 @@ static __always_inline int receive(struct __sk_buff *skb, struct packet *pkt, co
 			return ret;
 		proxy_port_be = ret;
 	}
-	handling = proxy_port_be || skb->tc_index & TC_INDEX_FROM_INGRESS_PROXY ? CT_ENTRY_PROXY : 0;
+	if (proxy_port_be || skb->tc_index & TC_INDEX_FROM_INGRESS_PROXY)
+		handling |= CT_ENTRY_PROXY;
 	if (ct_is_due(&ct, handling)) {
 		ret = ct_create(skb, pkt, CT_INGRESS, arrival->src_identity, handling);
 		if (ret)
@@ -88,6 +103,12 @@ static __always_inline int receive(struct __sk_buff *skb, struct packet *pkt, co
 	if (proxy_port_be) {
 		trace.dst_id = bpf_ntohs(proxy_port_be);
 		return redirect_to_proxy(skb, pkt, config, hook, &trace);
+	}
+	if (ct.status == CT_REPLY && ct.rev_nat_index_be) {
+		trace.orig_ip = pkt->saddr;
+		ret = translate_reply(skb, pkt, &ct);
+		if (ret)
+			return ret;
 	}
 	trace.point = TO_ENDPOINT;
 	trace.dst_id = arrival->endpoint_id;

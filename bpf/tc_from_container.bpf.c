@@ -1,12 +1,13 @@
 /* tc ingress of the host side of a pod's veth: everything a pod sends.
  *
- * source check -> (services) -> connection tracking -> who is the destination -> egress policy -> where to.
- * In brackets: steps that have their place here and are not built yet.
+ * source check -> services -> connection tracking -> who is the destination -> egress policy -> where to.
+ * A packet to a service's address is handed to the service program, which comes back to container_translated.
  */
 #include "forward.h"
 #include "neighbour.h"
 #include "policy.h"
 #include "proxy.h"
+#include "services.h"
 
 static __always_inline bool is_tunnel_packet(const struct packet *pkt, const struct node_config *config)
 {
@@ -20,16 +21,22 @@ static __always_inline bool owns_source(const struct interface_info *own, const 
 	return same_address(&pkt->saddr, &own->ip6) && !is_unspecified(&own->ip6);
 }
 
-/* Send a checked packet on its way; `handling` is what is known of it so far (CT_ENTRY_HANDLING). Fills the
- * destination's identity; returns TC_ACT_* or -DROP_*.
- */
+struct leg {				/* what came before: the service step, a load balancer, or nothing */
+	__u32	handling;		/* of the connection, as far as it is known: CT_ENTRY_HANDLING, service's index */
+	__be16	proxy_port_be;		/* a load balancer of layer 7 takes the packet: no policy, it has one of its own */
+	enum hook hook;
+};
+
+/* Send a checked packet on its way. Fills the destination's identity; returns TC_ACT_* or -DROP_*. */
 static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
-				 const struct interface_info *own, __u32 handling, enum hook hook, __u32 *dst_identity)
+				 const struct interface_info *own, const struct leg *leg, __u32 *dst_identity)
 {
 	const struct endpoint_info *local;
 	const struct ipcache_info *remote = NULL;
 	struct ct_state ct = {};
-	__be16 proxy_port_be;
+	struct policy_question question = { .endpoint_id = own->endpoint_id, .direction = METRIC_EGRESS };
+	__be16 proxy_port_be = leg->proxy_port_be;
+	__u32 handling;
 	int ret;
 
 	ret = ct_lookup(skb, pkt, CT_EGRESS, config, &ct);
@@ -37,39 +44,43 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 		return ret;
 	/* The pod serves a proxy that speaks with its client's address: the answer is the proxy's, not the client's. */
 	if (ct.status == CT_REPLY && ct.flags & CT_ENTRY_PROXY)
-		return redirect_to_proxy(skb, pkt, config, hook, &(struct trace){
+		return redirect_to_proxy(skb, pkt, config, leg->hook, &(struct trace){
 			.reason = ct.status,
 			.monitor = ct.monitor,
 			.source = own->endpoint_id,
 			.src_identity = own->identity,
 		});
 
-	local = find_endpoint(&pkt->daddr, pkt->family);
+	/* What a pod answers to itself goes to itself, whatever it says on it. */
+	local = find_endpoint(ct.status == CT_REPLY && ct.flags & CT_ENTRY_LOOPBACK ? &pkt->saddr : &pkt->daddr,
+			      pkt->family);
 	if (local) {
 		*dst_identity = local->flags & ENDPOINT_HOST ? IDENTITY_HOST : local->identity;
 	} else {
 		remote = find_ipcache(&pkt->daddr, pkt->family);
 		*dst_identity = remote && remote->identity ? remote->identity : IDENTITY_WORLD;
+		if (!proxy_port_be && !has_tunnel(remote) && unlikely(is_service_address(pkt)))
+			return DROP(pkt, DROP_NO_BACKEND, 0);
 	}
 
-	ret = policy_check(skb, pkt, &(struct policy_question){
-		.endpoint_id = own->endpoint_id,
-		.identity = *dst_identity,
-		.direction = METRIC_EGRESS,
-		.ct_status = ct.status,
-	});
-	if (ret < 0)
-		return ret;
-	proxy_port_be = ret;
-	if (proxy_port_be)
-		handling |= CT_ENTRY_PROXY;
+	question.identity = *dst_identity;
+	question.ct_status = ct.status;
+	if (proxy_port_be) {
+		tell_redirected(skb, pkt, &question, proxy_port_be);
+	} else if (!(leg->handling & CT_ENTRY_LOOPBACK)) {
+		ret = policy_check(skb, pkt, &question);
+		if (ret < 0)
+			return ret;
+		proxy_port_be = ret;
+	}
+	handling = leg->handling | (proxy_port_be ? CT_ENTRY_PROXY : 0);
 	if (ct_is_due(&ct, handling)) {
 		ret = ct_create(skb, pkt, CT_EGRESS, own->identity, handling);
 		if (ret)
 			return ret;
 	}
 	if (proxy_port_be)
-		return redirect_to_proxy(skb, pkt, config, hook, &(struct trace){
+		return redirect_to_proxy(skb, pkt, config, leg->hook, &(struct trace){
 			.reason = ct.status,
 			.monitor = ct.monitor,
 			.source = own->endpoint_id,
@@ -78,7 +89,7 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 		});
 
 	if (local && !(local->flags & ENDPOINT_HOST))
-		return deliver(skb, pkt, local, own->identity, hook == AT_INGRESS ? DELIVER_PEER : DELIVER_DEVICE);
+		return deliver(skb, pkt, local, own->identity, leg->hook == AT_INGRESS ? DELIVER_PEER : DELIVER_DEVICE);
 
 	struct trace trace = {
 		.reason = ct.status,
@@ -102,13 +113,15 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 	trace.point = TO_STACK;
 	trace_packet(skb, config, pkt->family, &trace);
 	skb->mark = mark_of(MARK_IDENTITY, own->identity);
-	return hook == AT_INGRESS ? TC_ACT_OK : to_host(skb, pkt, config);
+	return leg->hook == AT_INGRESS ? TC_ACT_OK : to_host(skb, pkt, config);
 }
 
 /* `own` is NULL when the pod is being removed: its device is still here, it is not an endpoint any more. */
 static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
 				  const struct interface_info *own, __u32 *dst_identity)
 {
+	const struct lb_service *service;
+	struct leg leg = { .hook = AT_INGRESS };
 	int ret;
 
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
@@ -126,7 +139,13 @@ static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, con
 		return DROP(pkt, DROP_INVALID_SOURCE_IP, 0);
 	if (is_tunnel_packet(pkt, config))
 		return DROP(pkt, DROP_ENCAPSULATION_PROHIBITED, 0);
-	return route(skb, pkt, config, own, 0, AT_INGRESS, dst_identity);
+	service = find_service(pkt);
+	if (service) {
+		leg.proxy_port_be = service_proxy_port(service);
+		if (!leg.proxy_port_be)
+			return translate_service(skb, pkt, CALLER_CONTAINER);
+	}
+	return route(skb, pkt, config, own, &leg, dst_identity);
 }
 
 SEC("tc")
@@ -165,6 +184,7 @@ SEC("tc")
 int endpoint_egress(struct __sk_buff *skb)
 {
 	const struct node_config *config = node_config();
+	struct leg leg = { .handling = CT_ENTRY_FROM_L7LB, .hook = AT_EGRESS };
 	struct packet pkt = { .family = packet_family(skb) };
 	struct drop drop = { .direction = METRIC_EGRESS };
 	__u32 ifindex = skb->cb[SCRATCH_IFINDEX];
@@ -177,8 +197,31 @@ int endpoint_egress(struct __sk_buff *skb)
 	if (!ret && config && own) {
 		drop.source = own->endpoint_id;
 		drop.src_identity = own->identity;
-		ret = route(skb, &pkt, config, own, CT_ENTRY_FROM_L7LB, AT_EGRESS, &drop.dst_identity);
+		ret = route(skb, &pkt, config, own, &leg, &drop.dst_identity);
 	}
+	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
+}
+
+/* The second half for packets that the service program has translated. */
+SEC("tc")
+int container_translated(struct __sk_buff *skb)
+{
+	const struct node_config *config = node_config();
+	struct leg leg = { .handling = skb->cb[SERVICE_HANDLING], .hook = AT_INGRESS };
+	struct packet pkt = { .family = packet_family(skb) };
+	struct drop drop = { .direction = METRIC_EGRESS };
+	const struct interface_info *own;
+	__u32 ifindex = skb->ifindex;
+	int ret;
+
+	own = bpf_map_lookup_elem(&flowscope_interfaces, &ifindex);
+	if (!config || !own)
+		return drop_packet(skb, &pkt, DROP(&pkt, DROP_NO_CONFIG, 0), &drop);
+	drop.source = own->endpoint_id;
+	drop.src_identity = own->identity;
+	ret = parse_packet(skb, &pkt);
+	if (!ret)
+		ret = route(skb, &pkt, config, own, &leg, &drop.dst_identity);
 	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
 }
 

@@ -254,12 +254,15 @@ DROP_FILES: Final[dict[int, str]] = {
     216: "tc_from_netdev.bpf.c",
     217: "tc_to_netdev.bpf.c",
     218: "tc_to_host.bpf.c",
+    219: "tail_service.bpf.c",
     220: "packet.h",
     221: "conntrack.h",
     222: "forward.h",
     223: "neighbour.h",
     224: "policy.h",
     229: "proxy.h",
+    225: "services.h",
+    226: "rewrite.h",
 }
 """Source files of drop events by file id; others print as "unknown(N)"."""
 

@@ -14,6 +14,7 @@
 #define CT_TCP_CLOSE_S		10
 #define CT_ANY_S		60
 #define DNS_PORT		53
+#define CT_REV_NAT_SHIFT	16	/* in how a connection is handled: index of its service */
 
 enum ct_direction {
 	CT_EGRESS,			/* leaving the endpoint */
@@ -24,6 +25,7 @@ struct ct_state {
 	__u32	monitor;		/* bytes to report; 0: nothing new about this connection */
 	__u8	status;			/* enum ct_status */
 	__u16	flags;			/* of its entry, CT_ENTRY_*; 0 while there is none */
+	__be16	rev_nat_index_be;	/* of its entry: the service by whose address it was opened; 0: none */
 };
 
 static __always_inline __u8 ct_own_flag(enum ct_direction direction)
@@ -34,6 +36,13 @@ static __always_inline __u8 ct_own_flag(enum ct_direction direction)
 static __always_inline __u8 ct_other_flag(enum ct_direction direction)
 {
 	return direction == CT_EGRESS ? CT_IN : CT_OUT;
+}
+
+static __always_inline void *ct_map(__u8 family, __u8 protocol)
+{
+	if (family == FAMILY_IPV4)
+		return protocol == IPPROTO_TCP ? (void *)&cilium_ct4_global : (void *)&cilium_ct_any4_global;
+	return protocol == IPPROTO_TCP ? (void *)&cilium_ct6_global : (void *)&cilium_ct_any6_global;
 }
 
 static __always_inline void ct_renew(struct ct_entry *entry, const struct packet *pkt, __u32 now)
@@ -139,6 +148,7 @@ ct_find(struct __sk_buff *skb, void *map, const void *reverse, const void *forwa
 	if (entry && ct_usable(entry, pkt, now)) {
 		state->status = pkt->icmp_error ? CT_RELATED : CT_REPLY;
 		state->flags = entry->flags;
+		state->rev_nat_index_be = entry->rev_nat_index_be;
 		ct_hit(skb, entry, pkt, direction, config, now, state);
 		return;
 	}
@@ -147,6 +157,7 @@ ct_find(struct __sk_buff *skb, void *map, const void *reverse, const void *forwa
 	if (entry && ct_usable(entry, pkt, now)) {
 		state->status = pkt->icmp_error ? CT_RELATED : CT_ESTABLISHED;
 		state->flags = entry->flags;
+		state->rev_nat_index_be = entry->rev_nat_index_be;
 		ct_hit(skb, entry, pkt, direction, config, now, state);
 		return;
 	}
@@ -217,18 +228,17 @@ ct_lookup(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction
 
 	state->monitor = 0;
 	state->flags = 0;
+	state->rev_nat_index_be = 0;
 	if (pkt->family == FAMILY_IPV4) {
 		struct ct4_key forward, reverse;
 
 		ct4_keys(pkt, direction, &forward, &reverse);
-		ct_find(skb, pkt->protocol == IPPROTO_TCP ? (void *)&cilium_ct4_global : (void *)&cilium_ct_any4_global,
-			&reverse, &forward, pkt, direction, config, state);
+		ct_find(skb, ct_map(pkt->family, pkt->protocol), &reverse, &forward, pkt, direction, config, state);
 	} else {
 		struct ct6_key forward, reverse;
 
 		ct6_keys(pkt, direction, &forward, &reverse);
-		ct_find(skb, pkt->protocol == IPPROTO_TCP ? (void *)&cilium_ct6_global : (void *)&cilium_ct_any6_global,
-			&reverse, &forward, pkt, direction, config, state);
+		ct_find(skb, ct_map(pkt->family, pkt->protocol), &reverse, &forward, pkt, direction, config, state);
 	}
 
 	/* Names are what makes flows readable: no question and no answer is left out. */
@@ -238,41 +248,52 @@ ct_lookup(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction
 	return 0;
 }
 
-/* Is this a reply for whoever is asked, by `direction`? Only looks; ct_lookup() also notes the packet. */
-static __always_inline bool ct_is_reply(const struct packet *pkt, enum ct_direction direction)
+/* The entry of a packet's connection, seen from one end: of one that it opens or belongs to, or of one that it answers.
+ * Only looks; ct_lookup() also notes the packet.
+ */
+static __always_inline const struct ct_entry *
+ct_peek(const struct packet *pkt, enum ct_direction direction, bool answers)
 {
-	const struct ct_entry *entry;
-
 	if (pkt->family == FAMILY_IPV4) {
 		struct ct4_key forward, reverse;
 
 		ct4_keys(pkt, direction, &forward, &reverse);
-		entry = bpf_map_lookup_elem(pkt->protocol == IPPROTO_TCP ? (void *)&cilium_ct4_global :
-					    (void *)&cilium_ct_any4_global, &reverse);
+		return bpf_map_lookup_elem(ct_map(pkt->family, pkt->protocol), answers ? &reverse : &forward);
 	} else {
 		struct ct6_key forward, reverse;
 
 		ct6_keys(pkt, direction, &forward, &reverse);
-		entry = bpf_map_lookup_elem(pkt->protocol == IPPROTO_TCP ? (void *)&cilium_ct6_global :
-					    (void *)&cilium_ct_any6_global, &reverse);
+		return bpf_map_lookup_elem(ct_map(pkt->family, pkt->protocol), answers ? &reverse : &forward);
 	}
+}
+
+/* Is this a reply for whoever is asked, by `direction`? */
+static __always_inline bool ct_is_reply(const struct packet *pkt, enum ct_direction direction)
+{
+	const struct ct_entry *entry = ct_peek(pkt, direction, true);
+
 	return entry && ct_usable(entry, pkt, now_s());
 }
 
 /* Does the connection need an entry, made now or made again because it is handled differently from now on? */
 static __always_inline bool ct_is_due(const struct ct_state *state, __u32 handling)
 {
-	return state->status == CT_NEW ||
-	       (state->status == CT_ESTABLISHED && (state->flags & CT_ENTRY_HANDLING) != handling);
+	__u32 present = (state->flags & CT_ENTRY_HANDLING) | state->rev_nat_index_be << CT_REV_NAT_SHIFT;
+
+	return state->status == CT_NEW || (state->status == CT_ESTABLISHED && present != handling);
 }
 
-/* Remember a new connection and how it is handled (CT_ENTRY_HANDLING), and that ICMP errors may come about it.
- * Returns 0 or -DROP_*.
+/* Remember a new connection, how it is handled (CT_ENTRY_HANDLING, and the service's index above), and that ICMP
+ * errors may come about it. Returns 0 or -DROP_*.
  */
 static __always_inline int
 ct_create(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction, __u32 src_identity, __u32 handling)
 {
-	struct ct_entry entry = { .src_identity = src_identity, .flags = handling };
+	struct ct_entry entry = {
+		.src_identity = src_identity,
+		.flags = handling,
+		.rev_nat_index_be = handling >> CT_REV_NAT_SHIFT,
+	};
 	struct ct_entry related = { .src_identity = src_identity };
 	__u32 now = now_s();
 	long err;
@@ -296,8 +317,7 @@ ct_create(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction
 		struct ct4_key key, unused;
 
 		ct4_keys(pkt, direction, &key, &unused);
-		err = bpf_map_update_elem(pkt->protocol == IPPROTO_TCP ? (void *)&cilium_ct4_global :
-					  (void *)&cilium_ct_any4_global, &key, &entry, BPF_ANY);
+		err = bpf_map_update_elem(ct_map(pkt->family, pkt->protocol), &key, &entry, BPF_ANY);
 		key.sport = key.dport = 0;
 		key.protocol = IPPROTO_ICMP;
 		key.flags |= CT_RELATED_TO;
@@ -306,8 +326,7 @@ ct_create(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction
 		struct ct6_key key, unused;
 
 		ct6_keys(pkt, direction, &key, &unused);
-		err = bpf_map_update_elem(pkt->protocol == IPPROTO_TCP ? (void *)&cilium_ct6_global :
-					  (void *)&cilium_ct_any6_global, &key, &entry, BPF_ANY);
+		err = bpf_map_update_elem(ct_map(pkt->family, pkt->protocol), &key, &entry, BPF_ANY);
 		key.sport = key.dport = 0;
 		key.protocol = IPPROTO_ICMPV6;
 		key.flags |= CT_RELATED_TO;

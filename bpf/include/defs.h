@@ -101,6 +101,12 @@ enum deliver {			/* how the ingress program hands the packet over */
 	DELIVER_PASS,		/* the kernel is delivering already (to_container) */
 };
 
+enum call {			/* index in cilium_calls */
+	CALL_SERVICE,
+	CALL_CONTAINER_TRANSLATED,
+	CALLS,
+};
+
 #define MONITOR_DEFAULT	128	/* bytes captured of a packet that is reported */
 #define MONITOR_OVERLAY	192	/* the same when outer headers come first */
 #define MONITOR_WHOLE	1500	/* DNS: the whole packet */

@@ -9,11 +9,15 @@ enum drop_reason {
 	DROP_CT_INVALID_HEADER = 135,
 	DROP_CT_UNKNOWN_PROTOCOL = 137,
 	DROP_UNSUPPORTED_L3 = 139,
+	DROP_MISSED_TAIL_CALL = 140,
 	DROP_WRITE_ERROR = 141,
 	DROP_NO_TUNNEL_KEY = 147,
 	DROP_STALE_OR_UNROUTABLE = 151,
+	DROP_CSUM_L3 = 153,
+	DROP_CSUM_L4 = 154,		/* or a port that cannot be changed: SCTP */
 	DROP_CT_CREATE_FAILED = 155,
 	DROP_INVALID_EXTENSION_HEADER = 156,
+	DROP_NO_BACKEND = 158,		/* of a service; or a port that the service's address does not have */
 	DROP_NO_TUNNEL_ENDPOINT = 160,
 	DROP_NO_CONFIG = 165,
 	DROP_ENCAPSULATION_PROHIBITED = 170,
@@ -40,11 +44,14 @@ enum drop_file {
 	FILE_FROM_NETDEV = 216,
 	FILE_TO_NETDEV = 217,
 	FILE_TO_HOST = 218,
+	FILE_SERVICE = 219,
 	FILE_PACKET = 220,
 	FILE_CONNTRACK = 221,
 	FILE_FORWARD = 222,
 	FILE_NEIGHBOUR = 223,
 	FILE_POLICY = 224,
+	FILE_SERVICES = 225,
+	FILE_REWRITE = 226,
 	FILE_PROXY = 229,
 };
 
@@ -60,11 +67,14 @@ enum drop_file {
 	FILE_IS("tc_from_netdev.bpf.c") ? FILE_FROM_NETDEV : \
 	FILE_IS("tc_to_netdev.bpf.c") ? FILE_TO_NETDEV : \
 	FILE_IS("tc_to_host.bpf.c") ? FILE_TO_HOST : \
+	FILE_IS("tail_service.bpf.c") ? FILE_SERVICE : \
 	FILE_IS("packet.h") ? FILE_PACKET : \
 	FILE_IS("conntrack.h") ? FILE_CONNTRACK : \
 	FILE_IS("forward.h") ? FILE_FORWARD : \
 	FILE_IS("neighbour.h") ? FILE_NEIGHBOUR : \
 	FILE_IS("policy.h") ? FILE_POLICY : \
+	FILE_IS("services.h") ? FILE_SERVICES : \
+	FILE_IS("rewrite.h") ? FILE_REWRITE : \
 	FILE_IS("proxy.h") ? FILE_PROXY : FILE_UNKNOWN)
 
 /* `return DROP(pkt, reason, ext)`: a negative result that remembers where it was decided. */

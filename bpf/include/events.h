@@ -102,6 +102,7 @@ struct trace {
 	__u32	dst_identity;
 	__u32	ifindex;
 	__u32	monitor;		/* bytes to capture; 0: connection tracking does not ask for a report */
+	union addr orig_ip;		/* source before translation, where it differs; else 0 */
 };
 
 /* Points that only say where a packet came from; the to-* point of the same program follows. */
@@ -135,6 +136,7 @@ static __always_inline void trace_packet(struct __sk_buff *skb, const struct nod
 		.reason = trace->reason,
 		.flags = trace->flags | (family == FAMILY_IPV6 ? EVENT_FLAG_IPV6 : 0),
 		.ifindex = trace->ifindex,
+		.orig_ip = trace->orig_ip,
 	};
 	send_event(skb, &event, sizeof(event), captured);
 }

@@ -182,11 +182,139 @@ _Static_assert(sizeof(struct ct_entry) == 56, "layout known to maps.py");
 #define CT_ENTRY_RX_CLOSING	0x01
 #define CT_ENTRY_TX_CLOSING	0x02
 #define CT_ENTRY_CLOSING	(CT_ENTRY_RX_CLOSING | CT_ENTRY_TX_CLOSING)
+#define CT_ENTRY_LOOPBACK	0x08	/* a pod reached itself through a service */
 #define CT_ENTRY_SEEN_NON_SYN	0x10
+#define CT_ENTRY_NODE_PORT	0x20	/* this node translated it for a client that is no endpoint here */
 #define CT_ENTRY_PROXY		0x40	/* one side of it is a proxy of this node */
 #define CT_ENTRY_FROM_L7LB	0x100	/* a load balancer of this node opened it in the pod's name */
 /* How packets of the connection are handled: chosen when it is made, and made again when the choice changes. */
-#define CT_ENTRY_HANDLING	(CT_ENTRY_PROXY | CT_ENTRY_FROM_L7LB)
+#define CT_ENTRY_HANDLING	(CT_ENTRY_LOOPBACK | CT_ENTRY_NODE_PORT | CT_ENTRY_PROXY | CT_ENTRY_FROM_L7LB)
+
+/* ---- services ---- */
+
+struct lb4_key {			/* cilium_lb4_services_v2 */
+	__be32	address;
+	__be16	dport;			/* 0 with protocol 0: the address itself, for ports nobody offers */
+	__u16	slot;			/* 0: frontend; 1..count: its backends */
+	__u8	protocol;
+	__u8	scope;			/* enum lb_scope */
+	__u8	pad[2];
+};
+_Static_assert(sizeof(struct lb4_key) == 12, "layout known to maps.py");
+
+struct lb6_key {			/* cilium_lb6_services_v2 */
+	union addr address;
+	__be16	dport;
+	__u16	slot;
+	__u8	protocol;
+	__u8	scope;
+	__u8	pad[2];
+};
+_Static_assert(sizeof(struct lb6_key) == 24, "layout known to maps.py");
+
+enum lb_scope {
+	SCOPE_EXTERNAL = 0,
+	SCOPE_INTERNAL = 1,		/* what clients of the cluster get, where the two differ */
+};
+
+struct lb_service {
+	__u32	target;			/* slot: id of its backend; frontend: port of the proxy as on the wire
+					 * (SERVICE2_L7), or seconds of affinity, and the algorithm above
+					 */
+	__u16	count;			/* backends for new connections */
+	__be16	rev_nat_index_be;
+	__u8	flags;			/* SERVICE_* */
+	__u8	flags2;			/* SERVICE2_* */
+	__u16	quarantined;
+};
+_Static_assert(sizeof(struct lb_service) == 12, "layout known to maps.py");
+
+#define SERVICE_EXTERNAL_IP	0x01
+#define SERVICE_NODE_PORT	0x02
+#define SERVICE_EXTERNAL_LOCAL	0x04	/* only backends of this node */
+#define SERVICE_AFFINITY	0x10
+#define SERVICE_LOAD_BALANCER	0x20
+#define SERVICE_ROUTABLE	0x40	/* may be used from outside */
+#define SERVICE_SOURCE_RANGES	0x80
+#define SERVICE2_L7		0x04	/* a proxy chooses the backend */
+#define SERVICE2_TWO_SCOPES	0x20
+
+#define AFFINITY_TIMEOUT_MASK	0xFFFFFF
+#define ALGORITHM_SHIFT		24
+#define ALGORITHM_RANDOM	1
+#define ALGORITHM_MAGLEV	2
+#define MAGLEV_SIZE		16381
+
+struct lb4_backend {			/* cilium_lb4_backends_v3, by id */
+	__be32	address;
+	__be16	port;
+	__u8	protocol;
+	__u8	state;			/* enum backend_state */
+	__u16	cluster_id;
+	__u8	zone;
+	__u8	pad;
+};
+_Static_assert(sizeof(struct lb4_backend) == 12, "layout known to maps.py");
+
+struct lb6_backend {			/* cilium_lb6_backends_v3 */
+	union addr address;
+	__be16	port;
+	__u8	protocol;
+	__u8	state;
+	__u16	cluster_id;
+	__u8	zone;
+	__u8	pad;
+};
+_Static_assert(sizeof(struct lb6_backend) == 24, "layout known to maps.py");
+
+enum backend_state {
+	BACKEND_ACTIVE = 0,
+	BACKEND_TERMINATING = 1,	/* keeps its connections, gets no new ones */
+};
+
+struct lb4_reverse_nat {		/* cilium_lb4_reverse_nat, by index: the frontend's address */
+	__be32	address;
+	__be16	port;
+} __attribute__((packed));
+_Static_assert(sizeof(struct lb4_reverse_nat) == 6, "layout known to maps.py");
+
+struct lb6_reverse_nat {
+	union addr address;
+	__be16	port;
+} __attribute__((packed));
+_Static_assert(sizeof(struct lb6_reverse_nat) == 18, "layout known to maps.py");
+
+struct affinity_key {			/* cilium_lb4_affinity, cilium_lb6_affinity */
+	union addr client;
+	__be16	rev_nat_index_be;
+	__u8	netns_cookie;		/* 1: `client` is the cookie of a network namespace */
+	__u8	pad[5];
+};
+_Static_assert(sizeof(struct affinity_key) == 24, "layout known to maps.py");
+
+struct affinity_value {
+	__u64	last_used_s;		/* coarse monotonic seconds */
+	__u32	backend_id;
+	__u32	pad;
+};
+_Static_assert(sizeof(struct affinity_value) == 16, "layout known to maps.py");
+
+struct affinity_match {			/* cilium_lb_affinity_match: backends that a client may be kept at */
+	__u32	backend_id;
+	__be16	rev_nat_index_be;
+	__u16	pad;
+};
+_Static_assert(sizeof(struct affinity_match) == 8, "layout known to maps.py");
+
+struct source_range_key {		/* cilium_lb4_source_range, cilium_lb6_source_range: longest prefix */
+	__u32	prefix_length;		/* SOURCE_RANGE_STATIC_BITS + bits of the address */
+	__be16	rev_nat_index_be;
+	__u16	pad;
+	union addr address;
+};
+_Static_assert(sizeof(struct source_range_key) == 24, "layout known to maps.py");
+
+#define SOURCE_RANGE_STATIC_BITS	32
 
 struct fragment_key {			/* cilium_fragments: ports of a datagram, by its id */
 	union addr saddr;

@@ -80,16 +80,6 @@ struct neighbour_reply {		/* pseudo header of RFC 8200, section 8.1, in front of
 	struct neighbour_advert advert;
 };
 
-static __always_inline bool same_address(const union addr *a, const union addr *b)
-{
-	return a->ip6[0] == b->ip6[0] && a->ip6[1] == b->ip6[1] && a->ip6[2] == b->ip6[2] && a->ip6[3] == b->ip6[3];
-}
-
-static __always_inline bool is_unspecified(const union addr *a)
-{
-	return !(a->ip6[0] | a->ip6[1] | a->ip6[2] | a->ip6[3]);
-}
-
 static __always_inline __be16 fold(__s64 sum)
 {
 	sum = (sum & 0xFFFF) + (sum >> 16 & 0xFFFF);

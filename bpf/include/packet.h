@@ -36,6 +36,16 @@ struct packet {
 #define IP4_MORE_FRAGMENTS	0x2000
 #define IP6_MAX_EXTENSIONS	4
 
+static __always_inline bool same_address(const union addr *a, const union addr *b)
+{
+	return a->ip6[0] == b->ip6[0] && a->ip6[1] == b->ip6[1] && a->ip6[2] == b->ip6[2] && a->ip6[3] == b->ip6[3];
+}
+
+static __always_inline bool is_unspecified(const union addr *a)
+{
+	return !(a->ip6[0] | a->ip6[1] | a->ip6[2] | a->ip6[3]);
+}
+
 struct l4_head {			/* the part of any transport header that is read here */
 	union {
 		struct {

@@ -158,4 +158,16 @@ policy_check(struct __sk_buff *skb, struct packet *pkt, const struct policy_ques
 	return verdict;
 }
 
+/* A load balancer of layer 7 takes a packet before any policy does; who watches this endpoint's policy is told. */
+static __always_inline void
+tell_redirected(struct __sk_buff *skb, const struct packet *pkt, const struct policy_question *question, __be16 port_be)
+{
+	struct policy_answer nobody = { .match = MATCH_NONE };
+	__u32 endpoint_id = question->endpoint_id;
+	void *policy = bpf_map_lookup_elem(&flowscope_policies, &endpoint_id);
+
+	if (policy && question->ct_status == CT_NEW && policy_settings(policy) & question->direction)
+		send_verdict(skb, pkt, question, &nobody, bpf_ntohs(port_be), false);
+}
+
 #endif

@@ -1,0 +1,117 @@
+/* Changing addresses and ports of a packet, with every checksum that covers them. `struct packet` changes with it. */
+#ifndef FLOWSCOPE_REWRITE_H
+#define FLOWSCOPE_REWRITE_H
+
+#include "packet.h"
+
+enum side {
+	SIDE_SOURCE,
+	SIDE_DESTINATION,
+};
+
+/* Where the transport's checksum stands, from the transport header on; 0: it has none that covers addresses. */
+static __always_inline __u32 checksum_over_addresses(__u8 protocol)
+{
+	switch (protocol) {
+	case IPPROTO_TCP:
+		return 16;
+	case IPPROTO_UDP:
+		return 6;
+	case IPPROTO_ICMPV6:
+		return 2;
+	}
+	return 0;			/* ICMP sums only itself, SCTP has a CRC of itself */
+}
+
+/* A UDP checksum of 0 means that there is none, and stays. */
+static __always_inline __u64 checksum_flags(__u8 protocol)
+{
+	return protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+}
+
+/* Put another IPv4 address at `offset` of the IP header at `ip`. Returns 0 or -DROP_*. */
+static __always_inline int
+rewrite_address4(struct __sk_buff *skb, struct packet *pkt, enum side side, __be32 to)
+{
+	__u32 at = ETH_HLEN + (side == SIDE_SOURCE ? offsetof(struct iphdr, saddr) : offsetof(struct iphdr, daddr));
+	__u32 check = checksum_over_addresses(pkt->protocol);
+	__be32 from = side == SIDE_SOURCE ? pkt->saddr.ip4 : pkt->daddr.ip4;
+
+	if (bpf_l3_csum_replace(skb, ETH_HLEN + offsetof(struct iphdr, check), from, to, sizeof(to)))
+		return DROP(pkt, DROP_CSUM_L3, 0);
+	if (check && !pkt->no_ports &&
+	    bpf_l4_csum_replace(skb, pkt->l4_offset + check, from, to,
+				sizeof(to) | BPF_F_PSEUDO_HDR | checksum_flags(pkt->protocol)))
+		return DROP(pkt, DROP_CSUM_L4, 0);
+	if (bpf_skb_store_bytes(skb, at, &to, sizeof(to), 0))
+		return DROP(pkt, DROP_WRITE_ERROR, 0);
+	if (side == SIDE_SOURCE)
+		pkt->saddr.ip4 = to;
+	else
+		pkt->daddr.ip4 = to;
+	return 0;
+}
+
+static __always_inline int
+rewrite_address6(struct __sk_buff *skb, struct packet *pkt, enum side side, const union addr *to)
+{
+	__u32 at = ETH_HLEN + (side == SIDE_SOURCE ? offsetof(struct ipv6hdr, saddr) : offsetof(struct ipv6hdr, daddr));
+	__u32 check = checksum_over_addresses(pkt->protocol);
+	union addr *from = side == SIDE_SOURCE ? &pkt->saddr : &pkt->daddr;
+
+	if (check && !pkt->no_ports) {
+		__s64 difference = bpf_csum_diff(from->ip6, sizeof(*from), (__be32 *)to->ip6, sizeof(*to), 0);
+
+		if (bpf_l4_csum_replace(skb, pkt->l4_offset + check, 0, difference,
+					BPF_F_PSEUDO_HDR | checksum_flags(pkt->protocol)))
+			return DROP(pkt, DROP_CSUM_L4, 0);
+	}
+	if (bpf_skb_store_bytes(skb, at, to, sizeof(*to), 0))
+		return DROP(pkt, DROP_WRITE_ERROR, 0);
+	*from = *to;
+	return 0;
+}
+
+/* Another address on one side. Returns 0 or -DROP_*. */
+static __always_inline int
+rewrite_address(struct __sk_buff *skb, struct packet *pkt, enum side side, const union addr *to)
+{
+	if (pkt->family == FAMILY_IPV4)
+		return rewrite_address4(skb, pkt, side, to->ip4);
+	return rewrite_address6(skb, pkt, side, to);
+}
+
+static __always_inline bool is_echo(const struct packet *pkt)
+{
+	if (pkt->protocol == IPPROTO_ICMP)
+		return pkt->icmp_type == ICMP_ECHO_REQUEST || pkt->icmp_type == ICMP_ECHO_REPLY;
+	return pkt->protocol == IPPROTO_ICMPV6 &&
+	       (pkt->icmp_type == ICMP6_ECHO_REQUEST || pkt->icmp_type == ICMP6_ECHO_REPLY);
+}
+
+/* Another port on one side; of an echo, another id, on whichever side. Returns 0 or -DROP_*. */
+static __always_inline int rewrite_port(struct __sk_buff *skb, struct packet *pkt, enum side side, __be16 to)
+{
+	__u32 at = pkt->l4_offset + (is_echo(pkt) ? 4 : side == SIDE_SOURCE ? 0 : 2), check;
+	__be16 *held = side == SIDE_SOURCE ? &pkt->sport : &pkt->dport, from;
+
+	if (is_echo(pkt) && !*held)
+		held = side == SIDE_SOURCE ? &pkt->dport : &pkt->sport;
+	from = *held;
+	if (from == to)
+		return 0;
+	*held = to;
+	if (pkt->no_ports)
+		return 0;
+	/* The CRC of SCTP covers the ports, and the whole packet. */
+	if (pkt->protocol == IPPROTO_SCTP)
+		return DROP(pkt, DROP_CSUM_L4, 0);
+	check = pkt->protocol == IPPROTO_ICMP ? 2 : checksum_over_addresses(pkt->protocol);
+	if (bpf_l4_csum_replace(skb, pkt->l4_offset + check, from, to, sizeof(to) | checksum_flags(pkt->protocol)))
+		return DROP(pkt, DROP_CSUM_L4, 0);
+	if (bpf_skb_store_bytes(skb, at, &to, sizeof(to), 0))
+		return DROP(pkt, DROP_WRITE_ERROR, 0);
+	return 0;
+}
+
+#endif

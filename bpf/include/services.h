@@ -1,0 +1,125 @@
+/* Services: an address and port that stand for several backends, of which each connection gets one.
+ *
+ * The first packet of a connection chooses; an entry of connection tracking with CT_SERVICE keeps the choice. What is
+ * translated on the way there is translated back by the index that the connection's own entry remembers.
+ */
+#ifndef FLOWSCOPE_SERVICES_H
+#define FLOWSCOPE_SERVICES_H
+
+#include "calls.h"
+#include "conntrack.h"
+#include "rewrite.h"
+
+/* Source of what a pod sends to itself through a service: as it cannot have sent it, it answers to the network. */
+#define LOOPBACK_IP4	bpf_htonl(0xA9FE2A01)	/* 169.254.42.1 */
+
+static __always_inline union addr loopback_address(__u8 family)
+{
+	union addr address = {};
+
+	if (family == FAMILY_IPV4) {
+		address.ip4 = LOOPBACK_IP4;
+	} else {			/* fd00:169:254:42::1 */
+		address.ip6[0] = bpf_htonl(0xFD000169);
+		address.ip6[1] = bpf_htonl(0x02540042);
+		address.ip6[3] = bpf_htonl(1);
+	}
+	return address;
+}
+
+static __always_inline bool is_loopback_address(const union addr *address, __u8 family)
+{
+	if (family == FAMILY_IPV4)
+		return address->ip4 == LOOPBACK_IP4;
+	return address->ip6[0] == bpf_htonl(0xFD000169) && address->ip6[1] == bpf_htonl(0x02540042) &&
+	       !address->ip6[2] && address->ip6[3] == bpf_htonl(1);
+}
+
+static __always_inline const struct lb_service *
+service_slot(const struct packet *pkt, __be16 dport, __u8 protocol, __u8 scope, __u16 slot)
+{
+	if (pkt->family == FAMILY_IPV4) {
+		struct lb4_key key = { .address = pkt->daddr.ip4, .dport = dport, .slot = slot, .protocol = protocol,
+				       .scope = scope };
+
+		return bpf_map_lookup_elem(&cilium_lb4_services_v2, &key);
+	} else {
+		struct lb6_key key = { .address = pkt->daddr, .dport = dport, .slot = slot, .protocol = protocol,
+				       .scope = scope };
+
+		return bpf_map_lookup_elem(&cilium_lb6_services_v2, &key);
+	}
+}
+
+/* The service a packet is sent to, as clients outside see it; NULL: none. */
+static __always_inline const struct lb_service *find_service(const struct packet *pkt)
+{
+	if (pkt->protocol != IPPROTO_TCP && pkt->protocol != IPPROTO_UDP && pkt->protocol != IPPROTO_SCTP)
+		return NULL;
+	return service_slot(pkt, pkt->dport, pkt->protocol, SCOPE_EXTERNAL, 0);
+}
+
+/* Is the destination an address that only services have? Asked about what would leave the cluster: nobody else has it,
+ * and whoever offers something at it does so at other ports.
+ */
+static __always_inline bool is_service_address(const struct packet *pkt)
+{
+	return service_slot(pkt, 0, 0, SCOPE_EXTERNAL, 0);
+}
+
+/* Port of the proxy that stands for the service, as on the wire; 0: backends are chosen here. */
+static __always_inline __be16 service_proxy_port(const struct lb_service *service)
+{
+	return service->flags2 & SERVICE2_L7 ? service->target : 0;
+}
+
+/* Let the service program choose a backend and come back to the caller's second half. Returns only on failure. */
+static __always_inline int translate_service(struct __sk_buff *skb, struct packet *pkt, enum caller caller)
+{
+	skb->cb[SERVICE_CALLER] = caller;
+	bpf_tail_call(skb, &cilium_calls, CALL_SERVICE);
+	return DROP(pkt, DROP_MISSED_TAIL_CALL, CALL_SERVICE);
+}
+
+/* The address a client knows a service by. False: the service is gone. */
+static __always_inline bool reverse_nat(__u16 index_be, __u8 family, union addr *address, __be16 *port)
+{
+	if (family == FAMILY_IPV4) {
+		const struct lb4_reverse_nat *found = bpf_map_lookup_elem(&cilium_lb4_reverse_nat, &index_be);
+
+		if (!found)
+			return false;
+		memset(address, 0, sizeof(*address));
+		address->ip4 = found->address;
+		*port = found->port;
+	} else {
+		const struct lb6_reverse_nat *found = bpf_map_lookup_elem(&cilium_lb6_reverse_nat, &index_be);
+
+		if (!found)
+			return false;
+		memcpy(address, &found->address, sizeof(*address));
+		*port = found->port;
+	}
+	return true;
+}
+
+/* A backend's answer gets the service's address as its source, and what a pod said to itself the pod's as its
+ * destination. A service that is gone leaves its connections as they are. Returns 0 or -DROP_*.
+ */
+static __always_inline int translate_reply(struct __sk_buff *skb, struct packet *pkt, const struct ct_state *ct)
+{
+	union addr address, backend = pkt->saddr;
+	__be16 port;
+	int ret;
+
+	if (!reverse_nat(ct->rev_nat_index_be, pkt->family, &address, &port))
+		return 0;
+	ret = rewrite_address(skb, pkt, SIDE_SOURCE, &address);
+	if (!ret)
+		ret = rewrite_port(skb, pkt, SIDE_SOURCE, port);
+	if (!ret && ct->flags & CT_ENTRY_LOOPBACK)
+		ret = rewrite_address(skb, pkt, SIDE_DESTINATION, &backend);
+	return ret;
+}
+
+#endif

@@ -1,0 +1,216 @@
+/* The service step: a packet to a service's address gets a backend, and goes on in the second half of the caller.
+ *
+ * Tail call through cilium_calls from the programs that found the service, so that packets to anything else pay for
+ * one lookup and nothing more. The backend of a connection stays the same while it exists: the entry with CT_SERVICE
+ * remembers it. New connections get one at random, by the client's affinity, or (from outside, if the service says so)
+ * by a Maglev table.
+ */
+#include "events.h"
+#include "lookup.h"
+#include "services.h"
+
+/* A client that closes may still be reading, so the choice outlives the connection's end, as long as packets come. */
+#define CT_SERVICE_CLOSE_S	60
+
+struct choice {
+	union addr address;
+	__be16	port;
+	__u8	state;			/* enum backend_state */
+};
+
+static __always_inline bool find_backend(__u32 id, __u8 family, struct choice *choice)
+{
+	if (family == FAMILY_IPV4) {
+		const struct lb4_backend *backend = bpf_map_lookup_elem(&cilium_lb4_backends_v3, &id);
+
+		if (!backend)
+			return false;
+		memset(&choice->address, 0, sizeof(choice->address));
+		choice->address.ip4 = backend->address;
+		choice->port = backend->port;
+		choice->state = backend->state;
+	} else {
+		const struct lb6_backend *backend = bpf_map_lookup_elem(&cilium_lb6_backends_v3, &id);
+
+		if (!backend)
+			return false;
+		choice->address = backend->address;
+		choice->port = backend->port;
+		choice->state = backend->state;
+	}
+	return true;
+}
+
+static __always_inline void *affinity_map(__u8 family)
+{
+	return family == FAMILY_IPV4 ? (void *)&cilium_lb4_affinity : (void *)&cilium_lb6_affinity;
+}
+
+/* The backend a client had, if that is not too long ago and the service still has it; else 0. */
+static __always_inline __u32 affine_backend(const struct packet *pkt, const struct lb_service *service)
+{
+	struct affinity_key key = { .client = pkt->saddr, .rev_nat_index_be = service->rev_nat_index_be };
+	const struct affinity_value *last = bpf_map_lookup_elem(affinity_map(pkt->family), &key);
+	struct affinity_match match = { .rev_nat_index_be = service->rev_nat_index_be };
+
+	if (!last || last->last_used_s + (service->target & AFFINITY_TIMEOUT_MASK) <= now_s())
+		return 0;
+	match.backend_id = last->backend_id;
+	return bpf_map_lookup_elem(&cilium_lb_affinity_match, &match) ? last->backend_id : 0;
+}
+
+static __always_inline void remember_affinity(const struct packet *pkt, const struct lb_service *service, __u32 backend)
+{
+	struct affinity_key key = { .client = pkt->saddr, .rev_nat_index_be = service->rev_nat_index_be };
+	struct affinity_value value = { .last_used_s = now_s(), .backend_id = backend };
+
+	bpf_map_update_elem(affinity_map(pkt->family), &key, &value, BPF_ANY);
+}
+
+static __always_inline __u32
+random_backend(const struct packet *pkt, const struct lb_service *service, __u8 scope)
+{
+	const struct lb_service *slot;
+
+	slot = service_slot(pkt, pkt->dport, pkt->protocol, scope, bpf_get_prandom_u32() % service->count + 1);
+	/* The last slots went away just now; the first is there while there are any. */
+	if (!slot)
+		slot = service_slot(pkt, pkt->dport, pkt->protocol, scope, 1);
+	return slot ? slot->target : 0;
+}
+
+static __always_inline __u32
+new_backend(const struct packet *pkt, const struct lb_service *service, __u8 scope)
+{
+	__u32 id = 0;
+
+	if (!service->count)
+		return 0;
+	if (service->flags & SERVICE_AFFINITY)
+		id = affine_backend(pkt, service);
+	if (!id)
+		id = random_backend(pkt, service, scope);
+	return id;
+}
+
+/* An opening packet may be given to another backend; all others belong to a connection that has one. */
+static __always_inline bool opens(const struct packet *pkt)
+{
+	return (pkt->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+static __always_inline void keep_choice(struct ct_entry *entry, const struct packet *pkt, __u32 now)
+{
+	if (pkt->tcp_flags & (TCP_FIN | TCP_RST))
+		entry->flags |= CT_ENTRY_CLOSING;
+	if (entry->flags & CT_ENTRY_CLOSING)
+		entry->lifetime_s = now + CT_SERVICE_CLOSE_S;
+	else
+		ct_renew(entry, pkt, now);
+}
+
+/* The backend of this packet's connection; chosen now if there is none, or it is gone. Returns 0 or -DROP_*. */
+static __always_inline int
+choose(struct packet *pkt, void *map, const void *key, const struct lb_service *service, __u8 scope,
+       struct choice *choice)
+{
+	struct ct_entry *entry = bpf_map_lookup_elem(map, key), first = {};
+	__u32 now = now_s(), id;
+	long err;
+
+	if (ct_usable(entry, pkt, now) && entry->rev_nat_index_be == service->rev_nat_index_be &&
+	    find_backend(entry->rx_bytes, pkt->family, choice) &&
+	    (choice->state == BACKEND_ACTIVE || !opens(pkt))) {
+		id = entry->rx_bytes;
+		keep_choice(entry, pkt, now);
+	} else {
+		id = new_backend(pkt, service, scope);
+		if (!id || !find_backend(id, pkt->family, choice))
+			return DROP(pkt, DROP_NO_BACKEND, 0);
+		first.rx_bytes = id;
+		first.rev_nat_index_be = service->rev_nat_index_be;
+		ct_renew(&first, pkt, now);
+		err = bpf_map_update_elem(map, key, &first, BPF_ANY);
+		if (err)
+			return DROP(pkt, DROP_CT_CREATE_FAILED, err);
+	}
+	if (service->flags & SERVICE_AFFINITY)
+		remember_affinity(pkt, service, id);
+	return 0;
+}
+
+static __always_inline int
+choose_backend(struct packet *pkt, const struct lb_service *service, __u8 scope, struct choice *choice)
+{
+	if (pkt->family == FAMILY_IPV4) {
+		struct ct4_key key = { .daddr = pkt->daddr.ip4, .saddr = pkt->saddr.ip4, .dport = pkt->dport,
+				       .sport = pkt->sport, .protocol = pkt->protocol, .flags = CT_SERVICE };
+
+		return choose(pkt, ct_map(pkt->family, pkt->protocol), &key, service, scope, choice);
+	} else {
+		struct ct6_key key = { .daddr = pkt->daddr, .saddr = pkt->saddr, .dport = pkt->dport,
+				       .sport = pkt->sport, .protocol = pkt->protocol, .flags = CT_SERVICE };
+
+		return choose(pkt, ct_map(pkt->family, pkt->protocol), &key, service, scope, choice);
+	}
+}
+
+/* Returns how the connection is to be handled, above 0; or -DROP_*. */
+static __always_inline int translate(struct __sk_buff *skb, struct packet *pkt, __u32 *handling)
+{
+	const struct lb_service *service;
+	__u8 scope = SCOPE_EXTERNAL;
+	struct choice choice;
+	int ret;
+
+	ret = parse_packet(skb, pkt);
+	if (ret)
+		return ret;
+	service = find_service(pkt);
+	if (service && service->flags2 & SERVICE2_TWO_SCOPES) {
+		scope = SCOPE_INTERNAL;
+		service = service_slot(pkt, pkt->dport, pkt->protocol, scope, 0);
+	}
+	/* Gone since the caller saw it. */
+	if (!service)
+		return DROP(pkt, DROP_NO_BACKEND, 0);
+	ret = choose_backend(pkt, service, scope, &choice);
+	if (ret)
+		return ret;
+	*handling = service->rev_nat_index_be << CT_REV_NAT_SHIFT;
+	if (same_address(&choice.address, &pkt->saddr)) {
+		union addr loopback = loopback_address(pkt->family);
+
+		*handling |= CT_ENTRY_LOOPBACK;
+		ret = rewrite_address(skb, pkt, SIDE_SOURCE, &loopback);
+		if (ret)
+			return ret;
+	}
+	ret = rewrite_address(skb, pkt, SIDE_DESTINATION, &choice.address);
+	return ret ? ret : rewrite_port(skb, pkt, SIDE_DESTINATION, choice.port);
+}
+
+SEC("tc")
+int service(struct __sk_buff *skb)
+{
+	struct packet pkt = { .family = packet_family(skb) };
+	struct drop drop = { .direction = METRIC_EGRESS };
+	__u32 caller = skb->cb[SERVICE_CALLER], ifindex = skb->ifindex, handling = 0;
+	const struct interface_info *own;
+	int ret;
+
+	ret = translate(skb, &pkt, &handling);
+	if (!ret) {
+		skb->cb[SERVICE_HANDLING] = handling;
+		bpf_tail_call(skb, &cilium_calls, caller);
+		ret = DROP(&pkt, DROP_MISSED_TAIL_CALL, caller);
+	}
+	own = bpf_map_lookup_elem(&flowscope_interfaces, &ifindex);
+	if (own) {
+		drop.source = own->endpoint_id;
+		drop.src_identity = own->identity;
+	}
+	return drop_packet(skb, &pkt, ret, &drop);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
