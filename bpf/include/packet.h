@@ -265,9 +265,15 @@ static __always_inline __u8 packet_family(const struct __sk_buff *skb)
 	return FAMILY_NONE;
 }
 
-/* Fill `pkt`, whose family is set, from an IP packet behind an Ethernet header. Returns 0 or -DROP_*. */
-static __always_inline int parse_packet(struct __sk_buff *skb, struct packet *pkt)
+/* Fill `pkt`, whose family is set, from an IP packet behind an Ethernet header. Returns 0 or -DROP_*.
+ *
+ * Not static: the verifier looks at such a function once and forgets how it came to its result. Else it would follow
+ * every way through the headers again and again through all that comes after.
+ */
+__noinline int parse_packet(struct __sk_buff *skb, struct packet *pkt)
 {
+	if (!pkt)
+		return -DROP_INVALID_PACKET;
 	return pkt->family == FAMILY_IPV4 ? parse_ipv4(skb, pkt) : parse_ipv6(skb, pkt);
 }
 
