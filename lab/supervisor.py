@@ -234,6 +234,7 @@ class Supervisor:
                     "state-file": folder / "state.json",
                     "bpffs": self._run_dir.bpffs,
                     "aggregation": self._options.aggregation,
+                    "records-socket": folder / "records.sock",
                 },
             )
         )
@@ -249,6 +250,7 @@ class Supervisor:
                 "listen": self._socket(node),
                 "state-file": self._run_dir.node(node) / "state.json",
                 "pin-dir": self._run_dir.bpffs / "flowscope" / node,
+                "records-socket": self._run_dir.node(node) / "records.sock",
                 "record": record,
             },
         )

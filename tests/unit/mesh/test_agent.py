@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
@@ -99,7 +100,7 @@ def ready(folder: Path) -> list[str]:
 
 def test_a_round_brings_pods_addresses_and_names_into_the_kernel(tmp_path: Path) -> None:
     made, kernel, _ = agent(tmp_path, cluster("a", "b"))
-    made.synchronise(7)
+    asyncio.run(made.synchronise(7))
     assert sorted(one.ifname for one in kernel.attached.values()) == ["lxca", "lxcb"]
     assert all(one.identity == 256 for one in kernel.attached.values())
     assert kernel.own == {"172.18.0.2", "fc00:f853:ccd:e793::2", "10.244.0.1", "fd00:10:244::1"}
@@ -109,16 +110,16 @@ def test_a_round_brings_pods_addresses_and_names_into_the_kernel(tmp_path: Path)
 
 def test_a_second_round_touches_nothing(tmp_path: Path) -> None:
     made, kernel, _ = agent(tmp_path, cluster("a", "b"))
-    made.synchronise(1)
-    made.synchronise(2)
+    asyncio.run(made.synchronise(1))
+    asyncio.run(made.synchronise(2))
     assert kernel.attempts == 2
 
 
 def test_a_pod_that_is_gone_leaves_the_kernel(tmp_path: Path) -> None:
     made, kernel, store = agent(tmp_path, cluster("a", "b"))
-    made.synchronise(1)
+    asyncio.run(made.synchronise(1))
     store.resources = cluster("b")
-    made.synchronise(2)
+    asyncio.run(made.synchronise(2))
     assert [one.ifname for one in kernel.attached.values()] == ["lxcb"]
     assert ready(tmp_path) == ["uid-default-b"]
 
@@ -126,10 +127,10 @@ def test_a_pod_that_is_gone_leaves_the_kernel(tmp_path: Path) -> None:
 def test_a_refused_pod_is_not_ready_and_holds_up_no_other(tmp_path: Path) -> None:
     made, kernel, _ = agent(tmp_path, cluster("a", "b"))
     kernel.refuses = {"lxca"}
-    made.synchronise(1)
+    asyncio.run(made.synchronise(1))
     assert ready(tmp_path) == ["uid-default-b"]
     kernel.refuses = set()
-    made.synchronise(1)
+    asyncio.run(made.synchronise(1))
     assert ready(tmp_path) == ["uid-default-a", "uid-default-b"]
 
 
@@ -138,7 +139,7 @@ def test_a_pod_without_wires_waits(tmp_path: Path) -> None:
         changed(one, status=changed(one.status, network=None)) if isinstance(one, Pod) else one for one in cluster("a")
     ]
     made, kernel, _ = agent(tmp_path, resources)
-    made.synchronise(1)
+    asyncio.run(made.synchronise(1))
     assert not kernel.attached
     assert ready(tmp_path) == []
 
@@ -146,10 +147,10 @@ def test_a_pod_without_wires_waits(tmp_path: Path) -> None:
 def test_endpoints_of_an_earlier_agent_keep_their_ids(tmp_path: Path) -> None:
     resources = cluster("a", "b")
     made, kernel, _ = agent(tmp_path, resources)
-    made.synchronise(1)
+    asyncio.run(made.synchronise(1))
     again, _, _ = agent(tmp_path, resources)
     again._datapath = cast(Datapath, kernel)
-    again.synchronise(2)
+    asyncio.run(again.synchronise(2))
     assert set(kernel.attached) == set(endpoint_ids(one for one in resources if isinstance(one, Pod)).values())
 
 
@@ -167,12 +168,12 @@ spec:
 
 def test_a_policy_reaches_the_kernel_with_its_prefixes_and_the_observer_with_its_name(tmp_path: Path) -> None:
     made, kernel, store = agent(tmp_path, cluster("a"))
-    made.synchronise(1)
+    asyncio.run(made.synchronise(1))
     [before] = kernel.judged.values()
     assert not before.enforced
 
     store.resources = [*store.resources, *parse_manifests(POLICY)]
-    made.synchronise(2)
+    asyncio.run(made.synchronise(2))
 
     [after] = kernel.judged.values()
     [entry] = after.entries
@@ -190,9 +191,9 @@ def test_a_policy_that_is_gone_leaves_the_kernel_and_the_ipcache(tmp_path: Path)
     made, kernel, store = agent(tmp_path, cluster("a"))
     before = store.resources
     store.resources = [*before, *parse_manifests(POLICY)]
-    made.synchronise(1)
+    asyncio.run(made.synchronise(1))
     store.resources = before
-    made.synchronise(2)
+    asyncio.run(made.synchronise(2))
     [policy] = kernel.judged.values()
     assert not policy.enforced
     assert ip_network("198.51.100.7/32") not in kernel.cache
