@@ -21,7 +21,9 @@ from lab.names import node_netns
 from lab.network import Network
 from lab.process import Process, Program
 from lab.rundir import MARK, RunDir
-from mesh.resources import Node, Pod, PodNetwork, changed
+from mesh.backends import Directory
+from mesh.ipam import is_ipv4
+from mesh.resources import Node, Pod, PodNetwork, Resource, Service, changed
 from mesh.store import Store, Update
 
 CAUGHT_UP_S: Final = 2.0
@@ -89,9 +91,12 @@ class Pods:
         self.sandboxes: dict[str, Sandbox] = {}
         """By uid."""
 
-    async def synchronise(self, pods: Iterable[Pod], nodes: Mapping[str, Node], revision: int) -> None:
+    async def synchronise(
+        self, pods: Iterable[Pod], nodes: Mapping[str, Node], servers: Sequence[str], revision: int
+    ) -> None:
         """Make what is missing, end what was told to go, remove what is not wanted any more.
 
+        servers   addresses of the cluster's DNS.
         revision  of the store, from which `pods` are.
         """
         placed = {pod.metadata.uid: pod for pod in pods if pod.status.pod_ips and pod.spec.node_name in nodes}
@@ -101,7 +106,7 @@ class Pods:
                 self.sandboxes[uid].pod = pod
             else:
                 self.sandboxes[uid] = self._make(pod, nodes[pod.spec.node_name])
-        self.write_files()
+        self._write_files(servers)
         for uid, sandbox in self.sandboxes.items():
             if sandbox.pod.is_leaving and uid not in self._endings:
                 self._endings[uid] = asyncio.create_task(self._end(sandbox, list(nodes), revision), name=f"end {uid}")
@@ -115,14 +120,11 @@ class Pods:
         processes = [process for sandbox in self.sandboxes.values() for process in sandbox.processes]
         await asyncio.gather(*(process.stop(STOP_S) for process in processes))
 
-    def write_files(self) -> None:
-        """/etc files of every pod; in place, because they are bind-mounted."""
-        servers = dns_servers(sandbox.pod for sandbox in self.sandboxes.values())
-        for number, sandbox in enumerate(sorted(self.sandboxes.values(), key=lambda one: one.pod.key)):
+    def _write_files(self, servers: Sequence[str]) -> None:
+        """/etc files of every pod; in place, because they are bind-mounted. servers: of the cluster's DNS."""
+        for sandbox in self.sandboxes.values():
             if sandbox.place.etc is not None:
-                # Each pod begins with another server, so that all replicas get their share.
-                turn = number % len(servers) if servers else 0
-                write_etc(sandbox.place.etc, pod_files(sandbox.pod, [*servers[turn:], *servers[:turn]]))
+                write_etc(sandbox.place.etc, pod_files(sandbox.pod, servers))
 
     def _make(self, pod: Pod, node: Node) -> Sandbox:
         etc = self._run_dir.pod(pod.namespace, pod.name)
@@ -173,13 +175,20 @@ class Pods:
             self._network.delete_pod(sandbox.pod.namespace, sandbox.pod.name)
 
 
-def dns_servers(pods: Iterable[Pod]) -> list[str]:
-    """Addresses of the cluster's DNS servers: the pods behind the service kube-dns."""
-    return sorted(
-        pod.ips[0]
-        for pod in pods
-        if pod.namespace == "kube-system" and pod.metadata.labels.get("k8s-app") == "kube-dns"
-    )
+def dns_servers(services: Iterable[Service]) -> list[str]:
+    """Addresses of the cluster's DNS: those of the service kube-dns."""
+    return [address for one in services if _is_dns(one) for address in one.spec.cluster_ips]
+
+
+def dns_pods(resources: Sequence[Resource]) -> list[str]:
+    """The pods behind it, IPv4: for nodes, which find names also while nothing translates services for them."""
+    directory = Directory(resources)
+    services = (one for one in resources if isinstance(one, Service) and _is_dns(one))
+    return [backend.address for one in services for backend in directory.ready(one) if is_ipv4(backend.address)]
+
+
+def _is_dns(service: Service) -> bool:
+    return (service.namespace, service.name) == ("kube-system", "kube-dns")
 
 
 def pod_files(pod: Pod, servers: Sequence[str]) -> dict[str, str]:

@@ -31,12 +31,12 @@ from lab.linux import Place, mount
 from lab.names import node_netns, outside_netns
 from lab.network import Network, foreign_namespaces
 from lab.options import SOURCE_ROOT, STOP_S, SYSTEM, LabOptions
-from lab.pods import Observed, Pods, dns_servers, place_files, programmed, report_status, write_etc
+from lab.pods import Observed, Pods, dns_pods, dns_servers, place_files, programmed, report_status, write_etc
 from lab.process import Process, Program, flowscope
 from lab.rundir import MARK, RunDir
 from mesh.controller import DEFAULT_NAMESPACES, workload
 from mesh.leader import Lock, decide
-from mesh.resources import InvalidResource, Metadata, Namespace, Node, Pod, Resource
+from mesh.resources import InvalidResource, Metadata, Namespace, Node, Pod, Resource, Service
 from mesh.services.kinds import METALLB
 from mesh.store import SqliteStore
 from service.failure import Failure
@@ -141,9 +141,11 @@ class Supervisor:
         async for changes in self._store.watch():
             if self._decide():
                 continue  # our own change wakes us again
-            pods = [one for one in self._store.find("Pod") if isinstance(one, Pod)]
-            await self._pods.synchronise(pods, self._nodes, changes.revision)
-            self._write_place_files(pods)
+            resources = self._store.find()
+            pods = [one for one in resources if isinstance(one, Pod)]
+            servers = dns_servers(one for one in resources if isinstance(one, Service))
+            await self._pods.synchronise(pods, self._nodes, servers, changes.revision)
+            self._write_place_files(dns_pods(resources))
             self._changed.set()
 
     def _decide(self) -> bool:
@@ -234,7 +236,6 @@ class Supervisor:
                     "state-file": folder / "state.json",
                     "bpffs": self._run_dir.bpffs,
                     "aggregation": self._options.aggregation,
-                    "records-socket": folder / "records.sock",
                 },
             )
         )
@@ -250,7 +251,6 @@ class Supervisor:
                 "listen": self._socket(node),
                 "state-file": self._run_dir.node(node) / "state.json",
                 "pin-dir": self._run_dir.bpffs / "flowscope" / node,
-                "records-socket": self._run_dir.node(node) / "records.sock",
                 "record": record,
             },
         )
@@ -283,10 +283,9 @@ class Supervisor:
     def _socket(self, node: str) -> str:
         return f"unix://{self._run_dir.node(node) / 'observer.sock'}"
 
-    def _write_place_files(self, pods: Sequence[Pod]) -> None:
+    def _write_place_files(self, servers: Sequence[str]) -> None:
         """/etc files of nodes and of the outside world, for `lab exec`."""
         nodes = {node.name: node.ips[0] for node in self._nodes.values()}
-        servers = dns_servers(pod for pod in pods if pod.ips)
         for name in nodes:
             write_etc(self._run_dir.node(name) / "etc", place_files(name, nodes, servers))
         write_etc(self._run_dir.path / "outside" / "etc", place_files("outside", nodes, ()))

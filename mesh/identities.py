@@ -20,6 +20,7 @@ HOST: Final = 1
 WORLD: Final = 2
 HEALTH: Final = 4
 REMOTE_NODE: Final = 6
+INGRESS: Final = 8
 
 RESERVED: Final[dict[int, tuple[str, ...]]] = {
     HOST: ("reserved:host",),
@@ -29,7 +30,7 @@ RESERVED: Final[dict[int, tuple[str, ...]]] = {
     5: ("reserved:init",),
     REMOTE_NODE: ("reserved:remote-node",),
     7: ("reserved:kube-apiserver", "reserved:remote-node"),
-    8: ("reserved:ingress",),
+    INGRESS: ("reserved:ingress",),
     9: ("reserved:world-ipv4",),
     10: ("reserved:world-ipv6",),
 }

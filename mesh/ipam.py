@@ -5,7 +5,7 @@ Out:       the next free address, always the same for the same question.
 Elsewhere: controller.py asks and writes the answers into the resource store.
 
 A node's pods live in one /24 (10.244.N.0/24) and one /64 (fd00:10:244:N::/64). The first address of each is the node's
-router address; a pod has the same host number in both.
+router address, the last one that a /24 can use its ingress address; a pod has the same host number in both.
 """
 
 from __future__ import annotations
@@ -39,13 +39,24 @@ def router_addresses(node: Node) -> tuple[str, ...]:
     return tuple(str(ip_network(cidr)[1]) for cidr in node.spec.pod_cidrs)
 
 
+def ingress_addresses(node: Node) -> tuple[str, ...]:
+    """In whose name the node's proxy speaks for clients from outside, in each family."""
+    networks = [ip_network(cidr) for cidr in node.spec.pod_cidrs]
+    return tuple(str(network[_last(networks)]) for network in networks)
+
+
+def _last(networks: Iterable[IPv4Network | IPv6Network]) -> int:
+    """The last host number that every range has, the broadcast address left out."""
+    return min((network.num_addresses for network in networks), default=0) - 2
+
+
 def free_pod_addresses(node: Node, used: Collection[str]) -> tuple[str, ...]:
     """The lowest host number that is free in every family.
 
     Raises: Failure when the node's range is full.
     """
     networks = [ip_network(cidr) for cidr in node.spec.pod_cidrs]
-    for host in range(FIRST_POD, min(network.num_addresses for network in networks) - 1):
+    for host in range(FIRST_POD, _last(networks)):
         addresses = tuple(str(network[host]) for network in networks)
         if not any(address in used for address in addresses):
             return addresses

@@ -13,7 +13,8 @@ from typing import Any, Final
 from mesh import identities, ipam
 from mesh.cluster import Cluster
 from mesh.controller import workload
-from mesh.resources import Namespace, Node, Pod, Service
+from mesh.resources import Namespace, Node, Pod
+from mesh.services.frontends import Named
 
 HOST_ENDPOINT_ID: Final = 1
 """Endpoint id of the node itself; pods get the ones above."""
@@ -25,11 +26,13 @@ def node_state(
     endpoint_ids: Mapping[str, int],
     links: Mapping[int, str],
     cluster_name: str = "default",
+    services: Iterable[Named] = (),
 ) -> dict[str, Any]:
     """Everything the observer of `node` needs to name what it sees.
 
     endpoint_ids  by uid of the pods that are endpoints of this node.
     links         names of the node's network devices by ifindex.
+    services      what the node's kernel translates.
     """
     facts = Identities(cluster, cluster_name)
     return {
@@ -46,7 +49,7 @@ def node_state(
         "reserved_identities": [
             {"id": number, "labels": list(labels)} for number, labels in identities.RESERVED.items()
         ],
-        "services": [entry for service in cluster.services() for entry in _service(service)],
+        "services": [_service(one) for one in services if not one.entry.frontend.internal],
         "links": {str(index): name for index, name in sorted(links.items())},
         "cgroups": [],
     }  # fmt: skip
@@ -77,7 +80,7 @@ def local_pods(pods: Iterable[Pod], node: str) -> list[Pod]:
 
 
 def ipcache(cluster: Cluster, here: str, facts: Identities) -> list[dict[str, Any]]:
-    """Who owns each address, as node `here` sees it: pods, nodes and routers, then the world.
+    """Who owns each address, as node `here` sees it: pods, nodes, routers and ingress addresses, then the world.
 
     `host_ip` is present where the address lives on another node.
     """
@@ -95,6 +98,8 @@ def ipcache(cluster: Cluster, here: str, facts: Identities) -> list[dict[str, An
         identity = identities.HOST if node.name == here else identities.REMOTE_NODE
         for address in (*node.ips, *ipam.router_addresses(node)):
             entries.append({"prefix": address, "identity": identity, "host_ip": _ipv4_of(node)})
+        for address in ipam.ingress_addresses(node):
+            entries.append({"prefix": address, "identity": identities.INGRESS, "host_ip": _ipv4_of(node)})
     entries += [{"prefix": prefix, "identity": identities.WORLD} for prefix in ("0.0.0.0/0", "::/0")]
     return entries
 
@@ -129,16 +134,12 @@ def _endpoint(pod: Pod, number: int, facts: Identities) -> dict[str, Any]:
     }
 
 
-def _service(service: Service) -> list[dict[str, Any]]:
-    return [
-        {
-            "ip": address,
-            "port": port.port,
-            "proto": port.protocol,
-            "namespace": service.namespace,
-            "name": service.name,
-        }
-        for address in service.spec.cluster_ips
-        for port in service.spec.ports
-        if address != "None"
-    ]
+def _service(named: Named) -> dict[str, Any]:
+    frontend, service = named.entry.frontend, named.service
+    return {
+        "ip": str(frontend.address),
+        "port": frontend.port,
+        "proto": named.protocol,
+        "namespace": service.namespace,
+        "name": service.name,
+    }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
 from typing import Final
 
 FLUSH_S: Final = 0.005
@@ -35,15 +34,15 @@ class Records:
         self._timer: asyncio.TimerHandle | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
-    def add(self, lines: bytes) -> None:
-        """Send records soon: JSON objects, a line feed between two. Longer ones than DATAGRAM travel alone."""
+    def add(self, line: bytes) -> None:
+        """Send a record soon. `line` is one JSON object without a line feed."""
         if not self._path:
             return
         if self._bytes > LARGEST_WAITING:
-            self._lose([lines])
+            self._lose(1)
             return
-        self._lines.append(lines)
-        self._bytes += len(lines) + 1
+        self._lines.append(line)
+        self._bytes += len(line) + 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
 
@@ -70,7 +69,7 @@ class Records:
                 self._timer = asyncio.get_running_loop().call_later(RETRY_S, self.flush)
                 return
             except OSError:
-                self._lose(lines[at:end])
+                self._lose(end - at)
             else:
                 self._untold -= told
             at = end
@@ -80,10 +79,9 @@ class Records:
         self.flush()
         if self._timer is not None:
             self._timer.cancel()
-        self._lose(self._lines)
+        self.lost += len(self._lines)
         self._socket.close()
 
-    def _lose(self, lines: Sequence[bytes]) -> None:
-        count = len(lines) + sum(one.count(b"\n") for one in lines)
+    def _lose(self, count: int) -> None:
         self.lost += count
         self._untold += count

@@ -44,12 +44,10 @@ IpAddress = IPv4Address | IPv6Address
 
 
 def resolve_service(service: Service, backends: Sequence[Backend]) -> list[IpAddress]:
-    """The addresses that a service's name stands for.
-
-    Pod addresses, also for services that have a cluster address: nothing translates cluster addresses yet. Once the
-    datapath does, this becomes `service.spec.cluster_ips` for all but headless services.
-    """
-    return [ip_address(backend.address) for backend in backends]
+    """The addresses that a service's name stands for: its own, or those of its backends when it has none (headless)."""
+    if service.headless:
+        return [ip_address(backend.address) for backend in backends]
+    return [ip_address(address) for address in service.spec.cluster_ips]
 
 
 @dataclass(frozen=True, slots=True)

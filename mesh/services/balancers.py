@@ -47,6 +47,8 @@ def assign_balancers(cluster: Cluster) -> None:
     for service in mine:
         book.keep(service)
     for service in mine:
+        if not pools and all(one.type != SATISFIED for one in service.status.conditions):
+            continue  # whatever address it has, somebody else gave it
         condition = book.complete(service) if pools else None
         _report(cluster, service, book.addresses(service), condition)
     for pool in pools:

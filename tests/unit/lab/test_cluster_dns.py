@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 from lab.servers.cluster_dns import Zone
 from mesh.dns.wire import Answer, Code, Query, Type, unpack_name
-from mesh.resources import Resource, parse_manifests
+from mesh.resources import Resource, Service, parse_manifests
 from tests.support.cluster import node, settled
 
 CLUSTER = """
@@ -61,7 +61,15 @@ def resources(all_ready: bool = True) -> list[Resource]:
 
 
 ZONE = Zone(resources())
-WEB, DB_0, DB_1 = "10.244.1.2", "10.244.1.3", "10.244.1.4"
+DB_0, DB_1 = "10.244.1.3", "10.244.1.4"
+
+
+def own(name: str) -> tuple[str, ...]:
+    """Cluster addresses of a service."""
+    return next(one.spec.cluster_ips for one in resources() if isinstance(one, Service) and one.name == name)
+
+
+WEB = own("web")[0]
 
 
 def ask(name: str, rtype: Type = Type.A, zone: Zone = ZONE, rclass: int = 1) -> Answer:
@@ -72,7 +80,7 @@ def addresses(answer: Answer) -> list[str]:
     return [str(ip_address(one.data)) for one in answer.answers if one.type in (Type.A, Type.AAAA)]
 
 
-def test_a_service_stands_for_its_pods() -> None:
+def test_a_service_stands_for_its_own_address() -> None:
     assert addresses(ask("web.shop.svc.cluster.local")) == [WEB]
 
 
@@ -87,15 +95,16 @@ def test_a_single_stack_service_has_no_data_for_the_other_family() -> None:
     assert answer.code is Code.NO_ERROR
     assert answer.answers == ()
     assert answer.authority[0].type is Type.SOA
-    assert addresses(ask("dual.shop.svc.cluster.local", Type.AAAA)) == ["fd00:10:244:1::2"]
+    assert addresses(ask("dual.shop.svc.cluster.local", Type.AAAA)) == [own("dual")[1]]
 
 
-def test_a_service_without_pods_exists_and_has_no_data() -> None:
-    assert (ask("idle.shop.svc.cluster.local").code, ask("idle.shop.svc.cluster.local").answers) == (Code.NO_ERROR, ())
+def test_a_service_has_its_address_whoever_stands_behind_it() -> None:
+    assert addresses(ask("idle.shop.svc.cluster.local")) == [own("idle")[0]]
 
 
-def test_pods_that_are_not_ready_do_not_answer_for_a_service() -> None:
-    assert addresses(ask("web.shop.svc.cluster.local", zone=Zone(resources(all_ready=False)))) == []
+def test_pods_that_are_not_ready_do_not_answer_for_a_headless_service() -> None:
+    answer = ask("db.shop.svc.cluster.local", zone=Zone(resources(all_ready=False)))
+    assert (answer.code, answer.answers) == (Code.NO_ERROR, ())
 
 
 def test_what_does_not_exist_is_nxdomain_with_the_zone_s_soa() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from lab.execute import find_pod
-from lab.pods import bound_ports, dns_servers, place_files, pod_files
+from lab.pods import bound_ports, dns_pods, dns_servers, place_files, pod_files
 from mesh.cluster import Cluster
+from mesh.resources import parse_manifests
 from service.failure import Failure
 from tests.support.cluster import node, pod, settled
 
@@ -77,10 +78,15 @@ def test_the_outside_world_knows_nodes_and_asks_nobody() -> None:
     assert "172.18.0.3 kind-worker\n" in files["hosts"]
 
 
-def test_dns_servers_are_the_pods_behind_kube_dns() -> None:
+def test_pods_ask_the_service_of_the_cluster_s_dns_and_nodes_its_pods() -> None:
     dns = pod("coredns", "kube-system", **{"k8s-app": "kube-dns"})
-    pods = Cluster(settled([node(0), dns, pod("other", "kube-system")])).pods()
-    assert dns_servers(pods) == ["10.244.0.2"]
+    service = parse_manifests(
+        "{apiVersion: v1, kind: Service, metadata: {name: kube-dns, namespace: kube-system},"
+        " spec: {clusterIP: 10.96.0.10, selector: {k8s-app: kube-dns}, ports: [{port: 53}]}}"
+    )
+    resources = settled([node(0), dns, pod("other", "kube-system"), *service])
+    assert dns_servers(Cluster(resources).services()) == ["10.96.0.10"]
+    assert dns_pods(resources) == ["10.244.0.2"]
 
 
 def test_bound_ports_are_read_from_the_kernel_s_tables(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
@@ -12,6 +11,7 @@ from typing import cast
 from bpf.datapath import Address, Datapath, Endpoint, IpcacheEntry, Prefix
 from bpf.loader import BpfError
 from bpf.policies import EndpointPolicy
+from bpf.services import ServiceFrontend
 from mesh.config import AgentConfig
 from mesh.devices import NodeDevices
 from mesh.main import Agent, endpoint_ids
@@ -28,6 +28,8 @@ class Kernel:
         self.cache: dict[Prefix, IpcacheEntry] = {}
         self.own: set[str] = set()
         self.judged: dict[int, EndpointPolicy] = {}
+        self.services: list[ServiceFrontend] = []
+        self.too_many = False
         self.attempts = 0
         self.refuses: set[str] = set()
         self._state_file = state_file
@@ -50,6 +52,11 @@ class Kernel:
 
     def set_policies(self, policies: Mapping[int, EndpointPolicy]) -> None:
         self.judged.update(policies)
+
+    def sync_services(self, wanted: Iterable[ServiceFrontend]) -> None:
+        if self.too_many:
+            raise BpfError("too many services")
+        self.services = list(wanted)
 
     def sync_ipcache(self, entries: Mapping[Prefix, IpcacheEntry]) -> None:
         self.cache = dict(entries)
@@ -100,7 +107,7 @@ def ready(folder: Path) -> list[str]:
 
 def test_a_round_brings_pods_addresses_and_names_into_the_kernel(tmp_path: Path) -> None:
     made, kernel, _ = agent(tmp_path, cluster("a", "b"))
-    asyncio.run(made.synchronise(7))
+    made.synchronise(7)
     assert sorted(one.ifname for one in kernel.attached.values()) == ["lxca", "lxcb"]
     assert all(one.identity == 256 for one in kernel.attached.values())
     assert kernel.own == {"172.18.0.2", "fc00:f853:ccd:e793::2", "10.244.0.1", "fd00:10:244::1"}
@@ -110,16 +117,16 @@ def test_a_round_brings_pods_addresses_and_names_into_the_kernel(tmp_path: Path)
 
 def test_a_second_round_touches_nothing(tmp_path: Path) -> None:
     made, kernel, _ = agent(tmp_path, cluster("a", "b"))
-    asyncio.run(made.synchronise(1))
-    asyncio.run(made.synchronise(2))
+    made.synchronise(1)
+    made.synchronise(2)
     assert kernel.attempts == 2
 
 
 def test_a_pod_that_is_gone_leaves_the_kernel(tmp_path: Path) -> None:
     made, kernel, store = agent(tmp_path, cluster("a", "b"))
-    asyncio.run(made.synchronise(1))
+    made.synchronise(1)
     store.resources = cluster("b")
-    asyncio.run(made.synchronise(2))
+    made.synchronise(2)
     assert [one.ifname for one in kernel.attached.values()] == ["lxcb"]
     assert ready(tmp_path) == ["uid-default-b"]
 
@@ -127,10 +134,10 @@ def test_a_pod_that_is_gone_leaves_the_kernel(tmp_path: Path) -> None:
 def test_a_refused_pod_is_not_ready_and_holds_up_no_other(tmp_path: Path) -> None:
     made, kernel, _ = agent(tmp_path, cluster("a", "b"))
     kernel.refuses = {"lxca"}
-    asyncio.run(made.synchronise(1))
+    made.synchronise(1)
     assert ready(tmp_path) == ["uid-default-b"]
     kernel.refuses = set()
-    asyncio.run(made.synchronise(1))
+    made.synchronise(1)
     assert ready(tmp_path) == ["uid-default-a", "uid-default-b"]
 
 
@@ -139,7 +146,7 @@ def test_a_pod_without_wires_waits(tmp_path: Path) -> None:
         changed(one, status=changed(one.status, network=None)) if isinstance(one, Pod) else one for one in cluster("a")
     ]
     made, kernel, _ = agent(tmp_path, resources)
-    asyncio.run(made.synchronise(1))
+    made.synchronise(1)
     assert not kernel.attached
     assert ready(tmp_path) == []
 
@@ -147,10 +154,10 @@ def test_a_pod_without_wires_waits(tmp_path: Path) -> None:
 def test_endpoints_of_an_earlier_agent_keep_their_ids(tmp_path: Path) -> None:
     resources = cluster("a", "b")
     made, kernel, _ = agent(tmp_path, resources)
-    asyncio.run(made.synchronise(1))
+    made.synchronise(1)
     again, _, _ = agent(tmp_path, resources)
     again._datapath = cast(Datapath, kernel)
-    asyncio.run(again.synchronise(2))
+    again.synchronise(2)
     assert set(kernel.attached) == set(endpoint_ids(one for one in resources if isinstance(one, Pod)).values())
 
 
@@ -168,12 +175,12 @@ spec:
 
 def test_a_policy_reaches_the_kernel_with_its_prefixes_and_the_observer_with_its_name(tmp_path: Path) -> None:
     made, kernel, store = agent(tmp_path, cluster("a"))
-    asyncio.run(made.synchronise(1))
+    made.synchronise(1)
     [before] = kernel.judged.values()
     assert not before.enforced
 
     store.resources = [*store.resources, *parse_manifests(POLICY)]
-    asyncio.run(made.synchronise(2))
+    made.synchronise(2)
 
     [after] = kernel.judged.values()
     [entry] = after.entries
@@ -191,9 +198,34 @@ def test_a_policy_that_is_gone_leaves_the_kernel_and_the_ipcache(tmp_path: Path)
     made, kernel, store = agent(tmp_path, cluster("a"))
     before = store.resources
     store.resources = [*before, *parse_manifests(POLICY)]
-    asyncio.run(made.synchronise(1))
+    made.synchronise(1)
     store.resources = before
-    asyncio.run(made.synchronise(2))
+    made.synchronise(2)
     [policy] = kernel.judged.values()
     assert not policy.enforced
     assert ip_network("198.51.100.7/32") not in kernel.cache
+
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}
+"""
+
+
+def test_services_reach_the_kernel_and_the_observer(tmp_path: Path) -> None:
+    made, kernel, _ = agent(tmp_path, settled([*cluster("a"), *parse_manifests(SERVICE)]))
+    made.synchronise(1)
+    known = {(one["ip"], one["port"]) for one in json.loads((tmp_path / "state.json").read_text())["services"]}
+    assert known == {(str(one.frontend.address), one.frontend.port) for one in kernel.services}
+    assert ("172.18.0.2", 30080) in known
+
+
+def test_services_that_do_not_fit_are_told_and_hold_up_nothing(tmp_path: Path) -> None:
+    made, kernel, _ = agent(tmp_path, settled([*cluster("a"), *parse_manifests(SERVICE)]))
+    kernel.too_many = True
+    made.synchronise(1)
+    assert ready(tmp_path) == ["uid-default-a"]
+    part = json.loads((tmp_path / "agent.json").read_text())["parts"]["services"]
+    assert (part["state"], part["message"]) == ("failure", "too many services")

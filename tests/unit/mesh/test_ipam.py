@@ -13,6 +13,7 @@ from mesh.ipam import (
     SERVICE_CIDRS,
     free_pod_addresses,
     free_service_addresses,
+    ingress_addresses,
     pod_cidrs,
     router_addresses,
 )
@@ -23,6 +24,7 @@ from tests.support.cluster import node
 def test_node_n_has_n_in_its_ranges() -> None:
     assert pod_cidrs(3) == ("10.244.3.0/24", "fd00:10:244:3::/64")
     assert router_addresses(node(3)) == ("10.244.3.1", "fd00:10:244:3::1")
+    assert ingress_addresses(node(3)) == ("10.244.3.254", "fd00:10:244:3::fe")
 
 
 def test_ranges_of_all_nodes_lie_in_the_cluster_s_and_apart() -> None:
@@ -42,11 +44,11 @@ def test_a_pod_has_the_same_number_in_both_families() -> None:
 
 @settings(max_examples=50)
 @given(st.sets(st.integers(0, 255), max_size=200))
-def test_no_address_is_given_twice_nor_to_router_or_broadcast(taken: set[int]) -> None:
+def test_no_address_is_given_twice_nor_to_router_proxy_or_broadcast(taken: set[int]) -> None:
     used = {f"10.244.0.{number}" for number in taken}
     v4, v6 = free_pod_addresses(node(0), used)
     assert v4 not in used
-    assert v4 not in ("10.244.0.0", "10.244.0.1", "10.244.0.255")
+    assert v4 not in ("10.244.0.0", "10.244.0.1", "10.244.0.254", "10.244.0.255")
     assert ip_address(v6) in ip_network("fd00:10:244::/64")
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from mesh.backends import Directory
 from mesh.cluster import Cluster
 from mesh.knowledge import HOST_ENDPOINT_ID, Identities, local_pods, node_state
 from mesh.main import MAX_ENDPOINT_ID, endpoint_ids, ipcache_entries
 from mesh.resources import Resource, changed, parse_manifests
+from mesh.services.frontends import frontends
 from tests.support.cluster import node, pod, settled
 
 SERVICE = """
@@ -27,7 +29,9 @@ def resources() -> list[Resource]:
 
 def state_of_node_0() -> dict[str, Any]:
     cluster = Cluster(resources())
-    return node_state(cluster, cluster.nodes()[0], {"uid-shop-web": 77}, {1: "lo", 9: "lxc0"})
+    here = cluster.nodes()[0]
+    services, _ = frontends(cluster.services(), Directory(cluster.resources.values()), here)
+    return node_state(cluster, here, {"uid-shop-web": 77}, {1: "lo", 9: "lxc0"}, services=services)
 
 
 def test_local_endpoints_are_the_node_and_its_pods() -> None:
@@ -51,6 +55,7 @@ def test_the_ipcache_names_pods_nodes_and_the_world() -> None:
     assert entries["172.18.0.2"]["identity"] == 1
     assert entries["10.244.1.1"]["identity"] == 6
     assert entries["0.0.0.0/0"]["identity"] == 2
+    assert (entries["10.244.1.254"]["identity"], entries["10.244.1.254"]["host_ip"]) == (8, "172.18.0.3")
 
 
 def test_services_and_links_are_listed() -> None:

@@ -1,0 +1,137 @@
+"""What one node's kernel has to know of services: every address that stands for backends, and the backends.
+
+In:        services, their backends, the node; ports of proxies that services were redirected to.
+Out:       ServiceFrontend values, each frontend once, with the service it belongs to; problems in words.
+Elsewhere: bpf/services.py writes them into maps; mesh/backends.py says who the backends are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_network
+from typing import Final
+
+from bpf.services import Backend, Frontend, FrontendKind, Prefix, ServiceFrontend
+from mesh.backends import Backend as Known
+from mesh.backends import Directory
+from mesh.policy.rules import PROTOCOLS
+from mesh.resources import Node, Service, ServicePort
+from mesh.services.kinds import IpAddress
+
+ALGORITHM: Final = "service.cilium.io/lb-algorithm"
+"""Annotation of a service: random or maglev."""
+ALGORITHMS: Final = ("random", "maglev")
+
+Redirects = Mapping[tuple[str, str, int], int]
+"""Port of the proxy by namespace and name of a service and the port of it that is redirected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A frontend and whose it is."""
+
+    service: Service
+    protocol: str
+    """TCP, UDP or SCTP."""
+    entry: ServiceFrontend
+
+
+def frontends(
+    services: Sequence[Service],
+    directory: Directory,
+    node: Node,
+    algorithm: str = ALGORITHMS[0],
+    redirects: Redirects | None = None,
+) -> tuple[list[Named], list[str]]:
+    """Frontends of all services on `node`, and what is wrong: of two that want the same address, the first has it."""
+    found: dict[Frontend, Named] = {}
+    problems = []
+    for service in services:
+        if service.headless or service.spec.type == "ExternalName":
+            continue
+        for one in _Maker(service, directory.of(service), node, algorithm, redirects or {}).all():
+            other = found.setdefault(one.entry.frontend, one)
+            if other.service.key != service.key:
+                where = one.entry.frontend
+                problems.append(
+                    f"{service.key}: {where.address} port {where.port} {one.protocol}"
+                    f" is taken by {other.service.key}; it stays with that"
+                )
+    return list(found.values()), problems
+
+
+@dataclass(slots=True)
+class _Maker:
+    service: Service
+    backends: Sequence[Known]
+    node: Node
+    algorithm: str
+    redirects: Redirects
+
+    def all(self) -> Iterator[Named]:
+        spec = self.service.spec
+        for port in spec.ports:
+            addresses = [(FrontendKind.CLUSTER_IP, one, port.port) for one in spec.cluster_ips or (spec.cluster_ip,)]
+            addresses += [(FrontendKind.EXTERNAL_IP, one, port.port) for one in spec.external_ips]
+            addresses += [(FrontendKind.LOAD_BALANCER, one, port.port) for one in self.service.balancer_ips]
+            if port.node_port and spec.type in ("NodePort", "LoadBalancer"):
+                own = (one for one in self.node.ips if ip_address(one).version in self.service.families)
+                addresses += [(FrontendKind.NODE_PORT, one, port.node_port) for one in own]
+            for kind, text, number in addresses:
+                if text:
+                    address = ip_address(text)
+                    for entry in self._entries(kind, address, number, port):
+                        yield Named(self.service, port.protocol, entry)
+
+    def _entries(
+        self, kind: FrontendKind, address: IpAddress, number: int, port: ServicePort
+    ) -> Iterator[ServiceFrontend]:
+        """One, or two where clients inside get other backends than clients outside."""
+        spec = self.service.spec
+        inside, outside = spec.internal_traffic_policy == "Local", spec.external_traffic_policy == "Local"
+        here = inside if kind is FrontendKind.CLUSTER_IP else outside
+        entry = ServiceFrontend(
+            frontend=Frontend(address=address, port=number, protocol=PROTOCOLS[port.protocol]),
+            backends=self._backends(address, port, here),
+            kind=kind,
+            affinity_s=self._affinity_s(),
+            local_only=here,
+            maglev=self._algorithm() == "maglev",
+            source_ranges=self._source_ranges(kind, address),
+            l7_port=self.redirects.get((self.service.namespace, self.service.name, port.port), 0),
+        )
+        yield entry
+        if kind is not FrontendKind.CLUSTER_IP and inside != outside:
+            yield replace(
+                entry,
+                frontend=replace(entry.frontend, internal=True),
+                backends=self._backends(address, port, inside),
+                local_only=inside,
+            )
+
+    def _backends(self, address: IpAddress, port: ServicePort, local_only: bool) -> tuple[Backend, ...]:
+        found: dict[tuple[IpAddress, int], Backend] = {}
+        for one in self.backends:
+            target = dict(one.ports).get(port) if not local_only or one.node == self.node.name else None
+            where = ip_address(one.address)
+            if target is not None and where.version == address.version:
+                # The same address may be named twice, by a pod and by a slice: whoever says it stays is right.
+                known = found.get((where, target))
+                if known is None or known.terminating:
+                    found[where, target] = Backend(address=where, port=target, terminating=one.terminating)
+        return tuple(found.values())
+
+    def _affinity_s(self) -> int:
+        spec = self.service.spec
+        return spec.session_affinity_config.client_ip.timeout_seconds if spec.session_affinity == "ClientIP" else 0
+
+    def _algorithm(self) -> str:
+        wanted = self.service.metadata.annotations.get(ALGORITHM, "")
+        return wanted if wanted in ALGORITHMS else self.algorithm
+
+    def _source_ranges(self, kind: FrontendKind, address: IpAddress) -> tuple[Prefix, ...]:
+        if kind is not FrontendKind.LOAD_BALANCER:
+            return ()
+        ranges = [ip_network(one) for one in self.service.spec.load_balancer_source_ranges]
+        return tuple(one for one in ranges if one.version == address.version)

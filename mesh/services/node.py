@@ -1,0 +1,78 @@
+"""Services on one node: looks at the cluster, writes the kernel's services, tells how it went.
+
+In:        the cluster after each change; ports of proxies that services were redirected to.
+Out:       frontends in the kernel; what the observer and policies have to know of services.
+Elsewhere: frontends.py and announcing.py decide; mesh/main.py calls, in the order that keeps connections whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import Any, Final
+
+import structlog
+
+from bpf.datapath import Datapath
+from bpf.loader import BpfError
+from mesh.backends import Directory
+from mesh.cluster import Cluster
+from mesh.policy.documents import Network
+from mesh.resources import Node
+from mesh.services.frontends import ALGORITHMS, Named, Redirects, frontends
+
+log: Final = structlog.get_logger(component="services")
+
+
+@dataclass(slots=True)
+class NodeServices:
+    """The services of one node."""
+
+    datapath: Datapath
+    node: Node
+    algorithm: str = ALGORITHMS[0]
+    _problems: frozenset[str] = frozenset()
+    _written: list[Named] = field(default_factory=list)
+    _failure: str = ""
+
+    def find(self, cluster: Cluster, redirects: Redirects | None = None) -> list[Named]:
+        """What the kernel should have; what is wrong is logged once."""
+        directory = Directory(cluster.resources.values())
+        found, problems = frontends(cluster.services(), directory, self.node, self.algorithm, redirects)
+        for problem in sorted(set(problems) - self._problems):
+            log.warning("two services want one address", reason=problem)
+        self._problems = frozenset(problems)
+        return found
+
+    def write(self, wanted: Sequence[Named]) -> None:
+        """Make it the kernel's. When it does not take it, the old services stay, and the next round tries again."""
+        try:
+            self.datapath.sync_services(one.entry for one in wanted)
+        except BpfError as error:
+            if str(error) != self._failure:
+                log.warning("services refused, the old ones stay", reason=str(error))
+            self._failure = str(error)
+            return
+        self._failure = ""
+        self._written = list(wanted)
+
+    def describe(self) -> dict[str, Any]:
+        """For the agent's report."""
+        if self._failure:
+            return {"state": "failure", "message": self._failure}
+        services = {one.service.key for one in self._written}
+        message = f"{len(services)} services at {len(self._written)} addresses"
+        if self._problems:
+            return {"state": "warning", "message": f"{message}; {min(self._problems)}"}
+        return {"state": "ok", "message": message}
+
+
+def outside_endpoints(cluster: Cluster) -> Mapping[tuple[str, str], tuple[Network, ...]]:
+    """Endpoints of services without selector, for policies that name such services."""
+    directory = Directory(cluster.resources.values())
+    return {
+        (one.namespace, one.name): tuple(dict.fromkeys(ip_network(each.address) for each in directory.of(one)))
+        for one in cluster.services()
+        if not one.spec.selector
+    }
