@@ -23,7 +23,7 @@ from lab.cleanup import clean
 from lab.execute import become, find_pod, node_place, outside_place, pod_place, running_state
 from lab.options import SOURCE_ROOT, LabOptions
 from lab.rundir import MARK, RunDir
-from service.failure import Failure
+from service.failure import Failure, Failures
 
 POLL_S: Final = 0.05
 DOWN_S: Final = 20.0
@@ -103,7 +103,8 @@ def _await_ready(run_dir: RunDir, child: subprocess.Popen[bytes], deadline: floa
             return state
         if child.poll() is not None:
             reason = run_dir.read_state().get("message")
-            raise Failure(str(reason or f"the lab's supervisor ended; see {run_dir.logs / 'supervisor.log'}"))
+            text = str(reason or f"the lab's supervisor ended; see {run_dir.logs / 'supervisor.log'}")
+            raise Failures(*text.splitlines())
         if time.monotonic() > deadline:
             waiting = ", ".join(state.get("waiting", ())) or "the supervisor"
             raise Failure(f"the lab is not ready in time: waiting for {waiting}; logs are in {run_dir.logs}")

@@ -71,7 +71,8 @@ async def supervise(options: LabOptions, stop: asyncio.Event) -> None:
         finally:
             await lab.take_down()
     except* (Failure, InvalidResource) as group:
-        reason = Failure(str(_first(group)))
+        first = _first(group)
+        reason = first if isinstance(first, Failure) else Failure(str(first))
         # What `lab up` prints; it is waiting for a state.
         run_dir.write_state({"phase": "failed", "message": str(reason)})
     finally:

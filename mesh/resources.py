@@ -10,6 +10,7 @@ because it is a typing mistake nine times out of ten.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -690,7 +691,7 @@ def parse_manifest(manifest: object, where: str = "manifest", namespace: str = "
     known = known_kinds()
     kind = known.get(name := str(manifest.get("kind")))
     if kind is None:
-        raise InvalidResource(f"{where}: kind: {name[:80]!r} is not known; known are {', '.join(known)}")
+        raise InvalidResource(f"{where}: kind: {unknown_kind(name)}")
     if manifest.get("apiVersion") not in kind.api_versions:
         got = str(manifest.get("apiVersion"))[:80]
         raise InvalidResource(f"{where} ({name}): apiVersion: must be {kind.api_versions[0]} for {name}, got {got!r}")
@@ -717,6 +718,14 @@ def told_to_go(resource: Resource, now: str) -> Resource | None:
     if resource.is_leaving:
         return resource
     return changed(resource, metadata=changed(resource.metadata, deletion_timestamp=now))
+
+
+def unknown_kind(name: str) -> str:
+    """What to say about a kind that there is not."""
+    known = known_kinds()
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+    return f"{name[:80]!r} is not known; {hint}"
 
 
 def changed(model: M, **fields: object) -> M:

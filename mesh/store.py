@@ -39,6 +39,8 @@ from service.failure import Failure
 
 RECHECK_S: Final = 2.0
 """A watcher looks again after this time even without a bell: the writer may have died between commit and bell."""
+BUSY_S: Final = 10.0
+"""How long to wait for another process that writes."""
 
 _SCHEMA: Final = sa.MetaData()
 _RESOURCES: Final = sa.Table(
@@ -101,7 +103,7 @@ class SqliteStore:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._bell.touch(mode=0o600)
-            self._engine = sa.create_engine(f"sqlite:///{folder / 'resources.db'}", connect_args={"timeout": 10})
+            self._engine = sa.create_engine(f"sqlite:///{folder / 'resources.db'}", connect_args={"timeout": BUSY_S})
             sa.event.listen(self._engine, "connect", _prepare)
             self._db = self._engine.connect()
             _SCHEMA.create_all(self._db)
@@ -245,7 +247,9 @@ class SqliteStore:
             yield
             self._db.commit()
         except sa.exc.SQLAlchemyError as error:
-            raise Failure(f"resource store: {getattr(error, 'orig', error)}") from error
+            cause = str(getattr(error, "orig", error))
+            remedy = "; another process has been writing for too long, see who has it open" if "locked" in cause else ""
+            raise Failure(f"resource store: {cause}{remedy}") from error
         finally:
             self._db.rollback()
 

@@ -8,3 +8,14 @@ class Failure(Exception):
 
     def __str__(self) -> str:
         return " ".join(super().__str__().split())
+
+
+class Failures(Failure):
+    """Several things are wrong at once: one line each."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+        self.lines = tuple(" ".join(line.split()) for line in lines)
+
+    def __str__(self) -> str:
+        return "\n  ".join(self.lines)

@@ -20,7 +20,7 @@ from mesh.policy.documents import policies_among
 from mesh.policy.node import idle_selectors
 from mesh.resources import Key, Pod, Resource, Service
 from mesh.store import SqliteStore, merge
-from service.failure import Failure
+from service.failure import Failure, Failures
 
 
 def run_apply(call: Call) -> int:
@@ -115,7 +115,7 @@ def run_delete(call: Call) -> int:
         print(f"{names[key.kind].prefix}/{key.name} deleted" + (" (dry run)" if call.on("dry-run") else ""))
     missing = [key for key in dict.fromkeys(wanted) if key not in known]
     if missing and not call.on("ignore-not-found"):
-        raise Failure("\n".join(f"there is no {key}" for key in missing))
+        raise Failures(*(f"there is no {key}" for key in missing))
     if not wanted:
         print("No resources found", file=sys.stderr)
     return 0

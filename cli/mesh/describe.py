@@ -17,7 +17,7 @@ from cli.mesh.told import facts_about
 from cli.mesh.view import NONE, View
 from cli.output import write
 from mesh.resources import Resource
-from service.failure import Failure
+from service.failure import Failures
 
 _WIDTH: Final = 14
 _OWN: Final = frozenset({"apiVersion", "kind", "metadata"})
@@ -35,7 +35,7 @@ def run_describe(call: Call) -> int:
     if not found and not missing:
         missing = ["there is nothing to describe"]
     if missing:
-        raise Failure("\n".join(missing))
+        raise Failures(*missing)
     return 0
 
 

@@ -24,7 +24,7 @@ from cli.output import write
 from cli.table import lines_of, widths_of
 from mesh.resources import Key, LabelSelector, Resource
 from mesh.store import Store
-from service.failure import Failure
+from service.failure import Failure, Failures
 
 FORMATS: Final = ("", "wide", "yaml", "json", "name")
 
@@ -91,14 +91,14 @@ def run_get(call: Call) -> int:
         missing = request.missing(view)
         if call.on("watch"):
             if missing:
-                raise Failure("\n".join(missing))
+                raise Failures(*missing)
             asyncio.run(follow(store, place, request))
         elif shown := render(request, view):
             write(shown)
         elif not missing:
             print(_nothing(request), file=sys.stderr)
     if missing:
-        raise Failure("\n".join(missing))
+        raise Failures(*missing)
     return 0
 
 

@@ -15,8 +15,9 @@ from typing import Final
 
 from mesh.controller import missing_namespaces
 from mesh.envoyconfig import validation
-from mesh.resources import InvalidResource, Key, Resource, known_kinds, manifests_of, parse_manifest
-from service.failure import Failure
+from mesh.resources import InvalidResource, Key, Resource, known_kinds, manifests_of, parse_manifest, unknown_kind
+from mesh.services.admission import refusals
+from service.failure import Failure, Failures
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 
@@ -85,8 +86,18 @@ def read_documents(
         for one in documents
         if id(one.resource) in lost
     ]
+    problems += _clashes(documents, known)
     refuse(problems)
     return documents
+
+
+def _clashes(documents: Sequence[Document], known: Sequence[Resource]) -> Iterator[str]:
+    """What is right by itself, but not beside the others, told with where it stands."""
+    for problem in refusals([one.resource for one in documents], known):
+        for one in documents:
+            if problem.startswith(title := f"{one.resource.key}: "):
+                yield f"{one.where} ({one.resource.key}): {problem.removeprefix(title)}"
+                break
 
 
 def read_keys(paths: Iterable[str], namespace: str | None) -> list[Key]:
@@ -99,7 +110,7 @@ def read_keys(paths: Iterable[str], namespace: str | None) -> list[Key]:
         metadata = manifest.get("metadata") if isinstance(manifest, dict) else None
         name = metadata.get("name") if isinstance(metadata, dict) else None
         if not isinstance(metadata, dict) or kind not in kinds:
-            problems.append(f"{where}: kind: {str(kind)[:80]!r} is not known; known are {', '.join(kinds)}")
+            problems.append(f"{where}: kind: {unknown_kind(str(kind))}")
         elif not isinstance(name, str):
             problems.append(f"{where} ({kind}): metadata.name: missing")
         else:
@@ -123,4 +134,4 @@ def refuse(problems: Sequence[str]) -> None:
     if len(problems) == 1:
         raise Failure(problems[0])
     if problems:
-        raise Failure("\n".join((f"nothing was changed: {len(problems)} problems", *(f"  {one}" for one in problems))))
+        raise Failures(f"nothing was changed: {len(problems)} problems", *problems)

@@ -15,7 +15,7 @@ from mesh.resources import LabelSelector, Requirement, first_error
 from service.failure import Failure
 
 _TERM: Final = re.compile(
-    r"(?P<key>[^\s=!,()]+)\s*(?:(?P<sign>==|=|!=)\s*(?P<value>[^\s,()]*)|\s(?P<word>in|notin)\s*\((?P<set>[^()]*)\))"
+    r"(?P<key>[^\s=!,()]+)\s*(?:(?P<sign>==|=|!=)\s*(?P<value>[^\s=!,()]*)|\s(?P<word>in|notin)\s*\((?P<set>[^()]*)\))"
     r"|(?P<no>!)?\s*(?P<name>[^\s=!,()]+)"
 )
 _SPLIT: Final = re.compile(r",(?![^(]*\))")

@@ -147,11 +147,10 @@ def _policy(policy: PolicyDocument, view: View) -> Iterator[Fact]:
         for problem in agent.get("parts", {}).get("policy", {}).get("problems", ())
         if policy.name in problem
     ]
-    revision = {name: agent.get("revision", 0) for name, agent in view.agents.items()}
-    yield (
-        "Conditions",
-        problems or [f"{name}: its kernel has the policies of revision {one}" for name, one in revision.items()],
-    )
+    done = [
+        f"{name}: its kernel has the policies of revision {agent['revision']}" for name, agent in view.agents.items()
+    ]
+    yield "Conditions", problems or done
 
 
 def _one_identity(one: CiliumIdentity, view: View) -> Iterator[Fact]:

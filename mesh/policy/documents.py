@@ -340,6 +340,18 @@ class Authentication(Model):
     mode: Literal["disabled", "required", "test-always-fail"]
 
 
+_NO_NODES: Final = (
+    "nodes cannot be told apart by their labels: they share the identities host and remote-node;"
+    " use the entities host and remote-node, or {side}CIDRSet with the addresses of the nodes"
+)
+_NO_GROUPS: Final = "groups of cloud providers are not supported; use {side}CIDRSet with the addresses"
+UNSUPPORTED_PEERS: Final = {
+    f"{side}{name}": text.format(side=side)
+    for side in ("from", "to")
+    for name, text in (("Nodes", _NO_NODES), ("Groups", _NO_GROUPS))
+}
+"""Cilium knows these peers; why they are refused here."""
+
 PEER_FIELDS: Final = ("endpoints", "cidr", "cidr_set", "entities", "services", "fqdns")
 
 
@@ -352,6 +364,14 @@ class _Element(Model):
         """Names of the peer members that are present, empty ones too."""
         names = [f"{side}_{name}" for side in ("from", "to") for name in PEER_FIELDS]
         return [name for name in names if getattr(self, name, None) is not None]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_peers_that_can_be_told_apart(cls, data: Any) -> Any:
+        for name in data if isinstance(data, dict) else ():
+            if name in UNSUPPORTED_PEERS:
+                raise ValueError(f"{name}: {UNSUPPORTED_PEERS[name]}")
+        return data
 
     @model_validator(mode="after")
     def _combines_what_can_be_combined(self) -> Self:
@@ -444,7 +464,10 @@ class PolicyBody(Model):
     @classmethod
     def _is_no_host_policy(cls, data: Any) -> Any:
         if isinstance(data, dict) and "nodeSelector" in data:
-            raise ValueError("nodeSelector: policies for hosts are not enforced here; use endpointSelector")
+            raise ValueError(
+                "nodeSelector: policies for hosts are not enforced here; select pods with endpointSelector,"
+                " and limit what they may do with hosts by the entities host and remote-node"
+            )
         return data
 
     @model_validator(mode="after")

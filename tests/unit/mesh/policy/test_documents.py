@@ -100,6 +100,18 @@ spec:
         ("ingress: [{}]", "spec: endpointSelector: missing"),
         ("{nodeSelector: {}, ingress: [{}]}", "spec: nodeSelector: policies for hosts are not enforced here"),
         (
+            "{endpointSelector: {}, egress: [{toNodes: [{}]}]}",
+            "spec.egress[0]: toNodes: nodes cannot be told apart by their labels",
+        ),
+        (
+            "{endpointSelector: {}, ingressDeny: [{fromNodes: [{}]}]}",
+            "spec.ingressDeny[0]: fromNodes: nodes cannot be told apart by their labels",
+        ),
+        (
+            "{endpointSelector: {}, ingress: [{fromGroups: [{aws: {}}]}]}",
+            "spec.ingress[0]: fromGroups: groups of cloud providers are not supported; use fromCIDRSet",
+        ),
+        (
             "{endpointSelector: {}, ingress: [{fromEndpoint: [{}]}]}",
             "spec.ingress[0]: unknown field 'fromEndpoint'",
         ),
