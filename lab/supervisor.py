@@ -237,6 +237,7 @@ class Supervisor:
                     "state-file": folder / "state.json",
                     "bpffs": self._run_dir.bpffs,
                     "aggregation": self._options.aggregation,
+                    "records-socket": folder / "records.sock",
                 },
             )
         )
@@ -252,6 +253,7 @@ class Supervisor:
                 "listen": self._socket(node),
                 "state-file": self._run_dir.node(node) / "state.json",
                 "pin-dir": self._run_dir.bpffs / "flowscope" / node,
+                "records-socket": self._run_dir.node(node) / "records.sock",
                 "record": record,
             },
         )

@@ -21,6 +21,8 @@ class AgentConfig:
     aggregation_interval_s: int = setting(5, "seconds between two events of a connection in which nothing changes")
     enable_policy: str = setting("default", "which endpoints have to have a policy: default, always or never")
     policy_audit_mode: bool = setting(False, "let pass what policies deny, and tell it as audited")
+    envoy: bool = setting(True, "run an Envoy, which judges HTTP and TLS for policies")
+    records_socket: str = setting("", "the observer's socket for records of requests; empty: requests make no flows")
     load_balancer_algorithm: str = setting("random", "how clients outside get backends: random or maglev")
     garbage_s: float = setting(60.0, "seconds between two clearings of the connection tables")
     drain_s: float = setting(2.0, "seconds given to unfinished work at shutdown")

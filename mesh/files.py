@@ -2,7 +2,7 @@
 
 In:        a path and what it is to hold.
 Out:       the file, replaced in one step.
-Elsewhere: main.py writes state.json and agent.json; mesh/dns keeps names.
+Elsewhere: main.py writes state.json and agent.json; mesh/dns keeps names; mesh/envoy writes Envoy's resources.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from service.failure import Failure
 
 def write_atomically(path: Path, content: Mapping[str, Any]) -> None:
     """Replace a JSON file; readers see the old or the new one. Raises: Failure when it cannot be written."""
+    write_text_atomically(path, json.dumps(content, separators=(",", ":")))
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """As `write_atomically`, of any text."""
     fresh = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps(content, separators=(",", ":")))
+        fresh.write_text(text)
         os.replace(fresh, path)
     except OSError as error:
         raise Failure(f"cannot write {path}: {error.strerror}; check the folder's owner and free space") from error

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
@@ -26,10 +27,14 @@ from mesh import identities, ipam, knowledge
 from mesh.cluster import Cluster
 from mesh.config import AgentConfig
 from mesh.devices import HOST_DEVICE, OVERLAY_DEVICE, NodeDevices
+from mesh.envoy.matching import NodeView
+from mesh.envoy.node import EnvoyNode
 from mesh.files import write_atomically
 from mesh.leader import Lock, lead
 from mesh.policy.compiling import MODES, Settings, Subject
 from mesh.policy.node import NodePolicies, Outcome, named_ports
+from mesh.policy.ports import ProxyPorts
+from mesh.records import Records
 from mesh.report import AgentReport
 from mesh.resources import Key, Node, Pod
 from mesh.services.frontends import ALGORITHMS
@@ -61,9 +66,18 @@ async def serve(config: AgentConfig, stop: asyncio.Event, reload: asyncio.Event)
         node = await _appear(store, Key("Node", "", name), stop)
         if node is None:
             return
-        with Datapath(name, bpffs=Path(config.bpffs)) as datapath:
-            agent = Agent(config, node, store, datapath, NodeDevices())
+        folder = Path(config.state_file).parent
+        with ExitStack() as cleanup:
+            datapath = cleanup.enter_context(Datapath(name, bpffs=Path(config.bpffs)))
+            agent = Agent(config, node, store, datapath, NodeDevices(), ProxyPorts(folder / "proxy-ports.json"))
             agent.start(aggregation)
+            if config.envoy:
+                records = Records(config.records_socket)
+                agent.envoy = EnvoyNode(folder / "envoy", name, agent.proxies.port, records)
+                cleanup.callback(records.close)
+                agent.report.add("envoy", agent.envoy.status)
+                await agent.envoy.start()
+                cleanup.callback(agent.envoy.stop)
             async with asyncio.TaskGroup() as tasks:
                 work = [
                     tasks.create_task(lead(store, Lock(Path(config.store)), config.cluster_name), name="lead"),
@@ -102,7 +116,15 @@ async def _appear(store: Store, key: Key, stop: asyncio.Event) -> Node | None:
 class Agent:
     """One node. Owns the devices, the datapath handle and the two files."""
 
-    def __init__(self, config: AgentConfig, node: Node, store: Store, datapath: Datapath, devices: NodeDevices) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        node: Node,
+        store: Store,
+        datapath: Datapath,
+        devices: NodeDevices,
+        proxies: ProxyPorts | None = None,
+    ) -> None:
         self._config = config
         self._node = node
         self._store = store
@@ -112,7 +134,12 @@ class Agent:
         self._policies = NodePolicies(
             settings=Settings(mode=config.enable_policy, audit=config.policy_audit_mode),
             cluster_name=config.cluster_name,
+            proxies=proxies or ProxyPorts(),
         )
+        self.proxies = self._policies.proxies
+        self.envoy: EnvoyNode | None = None
+        """Judges requests; without it, what policies have judged there is refused by the kernel."""
+        self._round = asyncio.Lock()
         self._services = NodeServices(datapath, node, config.load_balancer_algorithm)
         self._problems: frozenset[str] = frozenset()
         self._programmed: dict[int, Endpoint] = {}
@@ -143,14 +170,14 @@ class Agent:
     async def follow(self) -> None:
         """Bring the kernel up to date after each change of the store."""
         async for changes in self._store.watch():
-            self.synchronise(changes.revision)
+            await self.synchronise(changes.revision)
 
     async def obey(self, reload: asyncio.Event) -> None:
         """Compare everything again when asked to."""
         while True:
             await reload.wait()
             reload.clear()
-            self.synchronise(self._store.changes(0).revision)
+            await self.synchronise(self._store.changes(0).revision)
             log.info("synchronised on request")
 
     async def retry(self) -> None:
@@ -158,7 +185,7 @@ class Agent:
         while True:
             await asyncio.sleep(RETRY_S)
             if self._refused:
-                self.synchronise(self._store.changes(0).revision)
+                await self.synchronise(self._store.changes(0).revision)
 
     async def tell(self) -> None:
         """Keep agent.json up to date between rounds."""
@@ -173,8 +200,12 @@ class Agent:
             removed = await asyncio.to_thread(self._datapath.collect_garbage)
             log.debug("expired connections removed", count=removed)
 
-    def synchronise(self, revision: int) -> None:
-        """One round: names for the observer, addresses, endpoints; then tell whoever waits."""
+    async def synchronise(self, revision: int) -> None:
+        """One round: names for the observer, proxies, addresses, endpoints; then tell whoever waits."""
+        async with self._round:
+            await self._synchronise(revision)
+
+    async def _synchronise(self, revision: int) -> None:
         cluster = Cluster(self._store.find())
         facts = knowledge.Identities(cluster, self._config.cluster_name)
         pods = [one for one in knowledge.local_pods(cluster.pods(), self._node.name) if one.status.network]
@@ -190,6 +221,9 @@ class Agent:
         state = knowledge.node_state(cluster, self._node, ids, links, name, services)
         self._describe_policies(state, decided)
         write_atomically(self._state_file, state)
+        # What is to be judged comes to a proxy that knows how.
+        if self.envoy is not None:
+            await self.envoy.update(node_view(state["ipcache"], wanted, decided))
         # Before any packet can have an identity, or a pod can be reached, its policy is there.
         self._datapath.set_policies(decided.policies)
         self._datapath.set_host_addresses(map(ip_address, (*self._node.ips, *ipam.router_addresses(self._node))))
@@ -282,6 +316,19 @@ def ipcache_entries(state: Iterable[Mapping[str, Any]], own: Iterable[str]) -> d
         tunnel = ip_address(host) if host and host not in here else None
         entries[ip_network(one["prefix"])] = IpcacheEntry(identity=one["identity"], tunnel_endpoint=tunnel)
     return entries
+
+
+def node_view(ipcache: Iterable[Mapping[str, Any]], endpoints: Mapping[int, Endpoint], decided: Outcome) -> NodeView:
+    """What proxies have to know, from the ipcache of state.json and the policies of endpoints."""
+    return NodeView(
+        {
+            address: view
+            for number, view in decided.views.items()
+            for address in (endpoints[number].ipv4, endpoints[number].ipv6)
+            if address is not None and view
+        },
+        {ip_network(one["prefix"]): one["identity"] for one in ipcache},
+    )
 
 
 def _endpoint(pod: Pod, number: int, identity: int) -> Endpoint:

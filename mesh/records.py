@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 FLUSH_S: Final = 0.005
@@ -34,15 +35,15 @@ class Records:
         self._timer: asyncio.TimerHandle | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
-    def add(self, line: bytes) -> None:
-        """Send a record soon. `line` is one JSON object without a line feed."""
+    def add(self, lines: bytes) -> None:
+        """Send records soon: JSON objects, a line feed between two. Longer ones than DATAGRAM travel alone."""
         if not self._path:
             return
         if self._bytes > LARGEST_WAITING:
-            self._lose(1)
+            self._lose([lines])
             return
-        self._lines.append(line)
-        self._bytes += len(line) + 1
+        self._lines.append(lines)
+        self._bytes += len(lines) + 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
 
@@ -69,7 +70,7 @@ class Records:
                 self._timer = asyncio.get_running_loop().call_later(RETRY_S, self.flush)
                 return
             except OSError:
-                self._lose(end - at)
+                self._lose(lines[at:end])
             else:
                 self._untold -= told
             at = end
@@ -79,9 +80,10 @@ class Records:
         self.flush()
         if self._timer is not None:
             self._timer.cancel()
-        self.lost += len(self._lines)
+        self._lose(self._lines)
         self._socket.close()
 
-    def _lose(self, count: int) -> None:
+    def _lose(self, lines: Sequence[bytes]) -> None:
+        count = len(lines) + sum(one.count(b"\n") for one in lines)
         self.lost += count
         self._untold += count

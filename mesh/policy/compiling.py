@@ -20,6 +20,7 @@ from typing import Any, Final
 from bpf.policies import EndpointPolicy, PolicyEntry
 from mesh import identities
 from mesh.policy.peers import INIT, Peer
+from mesh.policy.ports import ProxyPorts
 from mesh.policy.rules import AUTH_EXPLICIT, Entry, Ports, Rule
 from mesh.policy.view import ProxyView, Span, proxy_view
 
@@ -88,19 +89,6 @@ class _Cell:
 
 
 Cells = dict[int, dict[Block, _Cell]]
-
-
-class ProxyPorts:
-    """Which port each kind of proxy listens on, per direction. The proxies themselves take theirs from here."""
-
-    FIRST: Final = 10000
-
-    def __init__(self) -> None:
-        self._ports: dict[tuple[str, bool], int] = {}
-
-    def port(self, parser: str, egress: bool) -> int:
-        """The port; the same one for as long as this node's agent lives."""
-        return self._ports.setdefault((parser, egress), self.FIRST + len(self._ports))
 
 
 @dataclass(frozen=True, slots=True)

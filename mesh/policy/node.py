@@ -19,10 +19,11 @@ from bpf.policies import MAX_ENTRIES, EndpointPolicy
 from mesh.identities import LAST as LAST_CLUSTER_IDENTITY
 from mesh.identities import as_text
 from mesh.identities import number as identity_number
-from mesh.policy.compiling import Compiled, Compiler, ProxyPorts, Settings, Subject, correlation
+from mesh.policy.compiling import Compiled, Compiler, Settings, Subject, correlation
 from mesh.policy.documents import CiliumCIDRGroup, Network, PolicyDocument, policies_among
 from mesh.policy.local import LocalIdentities
 from mesh.policy.peers import EVERYTHING, CidrPeer, EntityPeer, Identity, Peer, SelectorCache, reserved_identities
+from mesh.policy.ports import ProxyPorts
 from mesh.policy.rules import PROTOCOLS, Rule
 from mesh.policy.translate import Context, depends_on_context, rules_of
 from mesh.policy.view import PolicyConflict, ProxyView

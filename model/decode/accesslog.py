@@ -1,6 +1,7 @@
 """L7 records of proxies into rows.
 
-In:        access-log records (HTTP, DNS, Kafka, other) as parsed JSON; field names: golden/README.md.
+In:        access-log records (HTTP, DNS, Kafka, other) as parsed JSON; field names: golden/README.md. An endpoint with
+           `ip` instead of `ipv4` and `ipv6` is just an address and a port: who that is, the node's knowledge says.
 Out:       the bytes of one row each; what has no column (l7, Summary, trace context) stands in its aux entry.
 Elsewhere: the proxies' own formats are turned into records by whoever runs the proxy.
 
@@ -170,6 +171,8 @@ class AccessLogDecoder:
             get("type"), get("verdict"), get("observation_point"), get("ip_version"), get("transport_protocol")
         )
         told_src, told_dst = get("source_endpoint") or _NOTHING, get("destination_endpoint") or _NOTHING
+        if "ip" in told_src:
+            family = IPV6 if ":" in told_src["ip"] else IPV4
         src, dst = self._end(told_src, family), self._end(told_dst, family)
         sport, dport = (told_src.get("port") or 0, told_dst.get("port") or 0) if l4 else (0, 0)
         http = get("http")
@@ -223,7 +226,7 @@ class AccessLogDecoder:
 
     def _end(self, told: Mapping[str, Any], family: int) -> _End:
         """One side: id, identity and labels as told, the rest as known for its address."""
-        text = told.get(_ADDRESS_KEYS[family]) or ""
+        text = told.get("ip") or told.get(_ADDRESS_KEYS[family]) or ""
         labels = told.get("labels") or ()
         key = (text, told.get("id"), told.get("identity"), family)
         end = self._ends.get(key)
@@ -237,6 +240,32 @@ class AccessLogDecoder:
     def _make_end(self, told: Mapping[str, Any], text: str, labels: Sequence[str], family: int) -> _End:
         address = parse_address(text)
         knowledge = self._resolver.knowledge
+        if "ip" in told:
+            # The proxy tells where, and leaves it to us to know who.
+            known = self._resolver.end(address, told.get("identity") or 0)
+            index, endpoint_id = known.endpoint, known.id
+        else:
+            index, endpoint_id = self._told_endpoint(told, labels, address)
+        number = address.number if address else 0
+        usual = address is not None and address.version == (4 if family == IPV4 else 6) and str(address) == text
+        return _End(
+            labels=labels,
+            endpoint=index,
+            id=endpoint_id,
+            address=address,
+            hi=number >> 64,
+            lo=number & LOW_HALF,
+            text=text.encode("utf-8", "replace"),
+            odd_text=bool(family) and not usual,
+            is_named=address in knowledge.named_addresses,
+            is_frontend=address in knowledge.service_addresses,
+        )
+
+    def _told_endpoint(
+        self, told: Mapping[str, Any], labels: Sequence[str], address: Address | None
+    ) -> tuple[int, int]:
+        """Index and id of an endpoint as the proxy describes it."""
+        knowledge = self._resolver.knowledge
         known = knowledge.cached(address)
         endpoint = flow_pb2.Endpoint(
             ID=told.get("id") or 0,
@@ -249,20 +278,7 @@ class AccessLogDecoder:
         local = knowledge.endpoints.get(address) if address else None
         if local is not None:
             add_workload(endpoint, local)
-        number = address.number if address else 0
-        usual = address is not None and address.version == (4 if family == IPV4 else 6) and str(address) == text
-        return _End(
-            labels=labels,
-            endpoint=self._resolver.tables.endpoints.intern(endpoint.SerializeToString(deterministic=True)),
-            id=endpoint.ID,
-            address=address,
-            hi=number >> 64,
-            lo=number & LOW_HALF,
-            text=text.encode("utf-8", "replace"),
-            odd_text=bool(family) and not usual,
-            is_named=address in knowledge.named_addresses,
-            is_frontend=address in knowledge.service_addresses,
-        )
+        return self._resolver.tables.endpoints.intern(endpoint.SerializeToString(deterministic=True)), endpoint.ID
 
     def _join(self, http: Mapping[str, Any], kind: int, logged_ns: int) -> tuple[int, str]:
         """Latency and trace id, by request id: a request is remembered, its response recalls it."""

@@ -16,13 +16,16 @@ from ipaddress import IPv4Network, ip_network
 from typing import Any
 
 from bpf.datapath import IpcacheEntry
+from mesh.envoy.matching import NodeView
+from mesh.main import node_view
 from mesh.policy.compiling import Settings, Subject
 from mesh.policy.documents import Network as Prefix
-from mesh.policy.node import NodePolicies, named_ports
+from mesh.policy.node import NodePolicies, Outcome, named_ports
 from mesh.resources import CiliumIdentity, Metadata, Resource, parse_manifests
 from mesh.resources import Pod as PodResource
 from observer.perf import PerfReader
 from tests.support.kernel_events import EventLog, KernelEvent
+from tests.support.proxied import EnvoyHost
 from tests.support.testnet import Network, Node, Pod, inside, ip
 from tests.support.traffic import TIMEOUT_S, open_socket
 
@@ -60,6 +63,8 @@ class PolicyNet:
     workloads: dict[str, Workload] = field(default_factory=dict)
     logs: dict[int, EventLog] = field(default_factory=dict)
     policies: dict[int, NodePolicies] = field(default_factory=dict)
+    envoys: dict[int, EnvoyHost] = field(default_factory=dict)
+    """Real proxies, by the number of the node; without them what they would judge is dropped."""
 
     def add(self, node: Node, number: int, namespace: str, app: str, ports: Mapping[str, int] | None = None) -> None:
         """A pod with labels app and namespace; `ports` are the ports it has names for."""
@@ -91,12 +96,20 @@ class PolicyNet:
             local = {one.number: self._subject(one) for one in self.workloads.values() if one.node is node}
             decided = policies.update(resources, local)
             assert not decided.problems, decided.problems
-            node.datapath.set_policies(decided.policies)
             present = node.datapath.ipcache()
+            if node.number in self.envoys:
+                self.envoys[node.number].update(self._view(node, decided))
+            node.datapath.set_policies(decided.policies)
             for prefix, number in decided.ipcache.items():
                 if prefix not in present:
                     node.datapath.set_ipcache(prefix, IpcacheEntry(identity=number))
         self.forget()
+
+    def _view(self, node: Node, decided: Outcome) -> NodeView:
+        local = {one.number: one.pod.endpoint for one in self.workloads.values() if one.node is node}
+        known = {str(prefix): entry.identity for prefix, entry in node.datapath.ipcache().items()}
+        known = {"0.0.0.0/0": 2, "::/0": 2} | {str(prefix): one for prefix, one in decided.ipcache.items()} | known
+        return node_view([{"prefix": prefix, "identity": one} for prefix, one in known.items()], local, decided)
 
     def forget(self) -> None:
         """Drop events so far."""

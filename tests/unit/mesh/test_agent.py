@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
@@ -107,7 +108,7 @@ def ready(folder: Path) -> list[str]:
 
 def test_a_round_brings_pods_addresses_and_names_into_the_kernel(tmp_path: Path) -> None:
     made, kernel, _ = agent(tmp_path, cluster("a", "b"))
-    made.synchronise(7)
+    asyncio.run(made.synchronise(7))
     assert sorted(one.ifname for one in kernel.attached.values()) == ["lxca", "lxcb"]
     assert all(one.identity == 256 for one in kernel.attached.values())
     assert kernel.own == {"172.18.0.2", "fc00:f853:ccd:e793::2", "10.244.0.1", "fd00:10:244::1"}
@@ -117,16 +118,16 @@ def test_a_round_brings_pods_addresses_and_names_into_the_kernel(tmp_path: Path)
 
 def test_a_second_round_touches_nothing(tmp_path: Path) -> None:
     made, kernel, _ = agent(tmp_path, cluster("a", "b"))
-    made.synchronise(1)
-    made.synchronise(2)
+    asyncio.run(made.synchronise(1))
+    asyncio.run(made.synchronise(2))
     assert kernel.attempts == 2
 
 
 def test_a_pod_that_is_gone_leaves_the_kernel(tmp_path: Path) -> None:
     made, kernel, store = agent(tmp_path, cluster("a", "b"))
-    made.synchronise(1)
+    asyncio.run(made.synchronise(1))
     store.resources = cluster("b")
-    made.synchronise(2)
+    asyncio.run(made.synchronise(2))
     assert [one.ifname for one in kernel.attached.values()] == ["lxcb"]
     assert ready(tmp_path) == ["uid-default-b"]
 
@@ -134,10 +135,10 @@ def test_a_pod_that_is_gone_leaves_the_kernel(tmp_path: Path) -> None:
 def test_a_refused_pod_is_not_ready_and_holds_up_no_other(tmp_path: Path) -> None:
     made, kernel, _ = agent(tmp_path, cluster("a", "b"))
     kernel.refuses = {"lxca"}
-    made.synchronise(1)
+    asyncio.run(made.synchronise(1))
     assert ready(tmp_path) == ["uid-default-b"]
     kernel.refuses = set()
-    made.synchronise(1)
+    asyncio.run(made.synchronise(1))
     assert ready(tmp_path) == ["uid-default-a", "uid-default-b"]
 
 
@@ -146,7 +147,7 @@ def test_a_pod_without_wires_waits(tmp_path: Path) -> None:
         changed(one, status=changed(one.status, network=None)) if isinstance(one, Pod) else one for one in cluster("a")
     ]
     made, kernel, _ = agent(tmp_path, resources)
-    made.synchronise(1)
+    asyncio.run(made.synchronise(1))
     assert not kernel.attached
     assert ready(tmp_path) == []
 
@@ -154,10 +155,10 @@ def test_a_pod_without_wires_waits(tmp_path: Path) -> None:
 def test_endpoints_of_an_earlier_agent_keep_their_ids(tmp_path: Path) -> None:
     resources = cluster("a", "b")
     made, kernel, _ = agent(tmp_path, resources)
-    made.synchronise(1)
+    asyncio.run(made.synchronise(1))
     again, _, _ = agent(tmp_path, resources)
     again._datapath = cast(Datapath, kernel)
-    again.synchronise(2)
+    asyncio.run(again.synchronise(2))
     assert set(kernel.attached) == set(endpoint_ids(one for one in resources if isinstance(one, Pod)).values())
 
 
@@ -175,12 +176,12 @@ spec:
 
 def test_a_policy_reaches_the_kernel_with_its_prefixes_and_the_observer_with_its_name(tmp_path: Path) -> None:
     made, kernel, store = agent(tmp_path, cluster("a"))
-    made.synchronise(1)
+    asyncio.run(made.synchronise(1))
     [before] = kernel.judged.values()
     assert not before.enforced
 
     store.resources = [*store.resources, *parse_manifests(POLICY)]
-    made.synchronise(2)
+    asyncio.run(made.synchronise(2))
 
     [after] = kernel.judged.values()
     [entry] = after.entries
@@ -198,9 +199,9 @@ def test_a_policy_that_is_gone_leaves_the_kernel_and_the_ipcache(tmp_path: Path)
     made, kernel, store = agent(tmp_path, cluster("a"))
     before = store.resources
     store.resources = [*before, *parse_manifests(POLICY)]
-    made.synchronise(1)
+    asyncio.run(made.synchronise(1))
     store.resources = before
-    made.synchronise(2)
+    asyncio.run(made.synchronise(2))
     [policy] = kernel.judged.values()
     assert not policy.enforced
     assert ip_network("198.51.100.7/32") not in kernel.cache
@@ -214,18 +215,18 @@ spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 8080
 """
 
 
-def test_services_reach_the_kernel_and_the_observer(tmp_path: Path) -> None:
+async def test_services_reach_the_kernel_and_the_observer(tmp_path: Path) -> None:
     made, kernel, _ = agent(tmp_path, settled([*cluster("a"), *parse_manifests(SERVICE)]))
-    made.synchronise(1)
+    await made.synchronise(1)
     known = {(one["ip"], one["port"]) for one in json.loads((tmp_path / "state.json").read_text())["services"]}
     assert known == {(str(one.frontend.address), one.frontend.port) for one in kernel.services}
     assert ("172.18.0.2", 30080) in known
 
 
-def test_services_that_do_not_fit_are_told_and_hold_up_nothing(tmp_path: Path) -> None:
+async def test_services_that_do_not_fit_are_told_and_hold_up_nothing(tmp_path: Path) -> None:
     made, kernel, _ = agent(tmp_path, settled([*cluster("a"), *parse_manifests(SERVICE)]))
     kernel.too_many = True
-    made.synchronise(1)
+    await made.synchronise(1)
     assert ready(tmp_path) == ["uid-default-a"]
     part = json.loads((tmp_path / "agent.json").read_text())["parts"]["services"]
     assert (part["state"], part["message"]) == ("failure", "too many services")

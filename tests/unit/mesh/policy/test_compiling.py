@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpf.policies import EndpointPolicy, decode, encode
-from mesh.policy.compiling import Compiler, ProxyPorts, Settings, Subject, blocks, correlation
+from mesh.policy.compiling import Compiler, Settings, Subject, blocks, correlation
 from mesh.policy.local import labels_of
 from mesh.policy.peers import CidrPeer, EntityPeer, Identity, LabelPeer, SelectorCache, Term, reserved_identities
+from mesh.policy.ports import ProxyPorts
 from mesh.policy.rules import ALL_PORTS, TCP, UDP, Entry, Ports, Rule
 from mesh.policy.view import PolicyConflict
 from tests.support.policy_reference import ALLOWED, DENIED, REDIRECTED, REFUSED, Flow, judge, look_up

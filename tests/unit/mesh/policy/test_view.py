@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.policy.compiling import Compiler, ProxyPorts, Settings, Subject
+from mesh.policy.compiling import Compiler, Settings, Subject
 from mesh.policy.documents import CiliumNetworkPolicy, PolicyDocument
 from mesh.policy.peers import Identity, LabelPeer, SelectorCache, Term, reserved_identities
+from mesh.policy.ports import ProxyPorts
 from mesh.policy.rules import TCP, UDP, DnsMatch, Entry, HeaderMatch, HttpMatch, L7Match, Ports, Rule, ServerName
 from mesh.policy.translate import Context, rules_of
 from mesh.policy.view import Allowed, PolicyConflict, ProxyPort, ProxyView, prefixes_by_identity

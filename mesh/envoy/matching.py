@@ -1,0 +1,250 @@
+"""What policies allow, as trees of Envoy's matchers.
+
+In:        views of the node's endpoints, their addresses, prefixes of identities.
+Out:       the `matcher` of Envoy's RBAC filters, for requests and for TLS server names.
+Elsewhere: listeners.py puts them into filters; mesh/policy/view.py says what the views mean.
+
+A request is looked up, not searched for: own address, port and the peer's address are maps and prefix tries, and only
+the rules of one peer are tried one after the other. Endpoints with equal views share one branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Final
+
+import re2
+
+from mesh.policy.documents import Network, is_inside
+from mesh.policy.rules import TCP, HeaderMatch, HttpMatch, L7Match, ServerName
+from mesh.policy.view import Allowed, ProxyPort, ProxyView
+
+Tree = dict[str, Any]
+"""A piece of Envoy's configuration."""
+Address = IPv4Address | IPv6Address
+
+ANYTHING: Final = r"\C*"
+"""Any bytes, valid UTF-8 or not."""
+_INPUTS: Final = "type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3."
+_HEADER: Final = "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
+_ACTION: Final = "type.googleapis.com/envoy.config.rbac.v3.Action"
+_IP_MATCHER: Final = "type.googleapis.com/xds.type.matcher.v3.IPMatcher"
+SINGLE_PORTS: Final = 64
+"""Ranges up to this size are listed port by port."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What a proxy of a node has to know."""
+
+    endpoints: Mapping[Address, ProxyView] = field(default_factory=dict)
+    """By the endpoints' addresses."""
+    prefixes: Mapping[Network, int] = field(default_factory=dict)
+    """Identities. The longest prefix of an address counts."""
+
+
+@dataclass(slots=True)
+class Changes:
+    """Headers that requests get or lose. The name of a matched RBAC action says which."""
+
+    names: dict[tuple[HeaderMatch, ...], str] = field(default_factory=dict)
+
+    def name(self, match: HttpMatch) -> str:
+        """The name for what a rule does to headers; empty when it does nothing."""
+        actions = tuple(one for one in match.headers if one.mismatch)
+        return self.names.setdefault(actions, f"headers-{len(self.names)}") if actions else ""
+
+
+def tree(view: NodeView, parser: str, egress: bool, changes: Changes) -> Tree:
+    """The matcher for one direction and kind of proxy; `changes` learns what rules do to headers."""
+    alike: dict[ProxyView, list[Address]] = {}
+    for address, ports in view.endpoints.items():
+        mine = tuple(one for one in ports if (one.egress, one.parser, one.protocol) == (egress, parser, TCP))
+        if mine:
+            alike.setdefault(mine, []).append(address)
+    peers = _Peers(view.prefixes, egress, changes)
+    ranges = [
+        _range([(str(one), one.max_prefixlen) for one in sorted(addresses, key=_order)], _ports(ports, peers))
+        for ports, addresses in alike.items()
+    ]
+    return _by_address("SourceIPInput" if egress else "DestinationIPInput", ranges) if ranges else _NOTHING
+
+
+def _ports(pieces: Sequence[ProxyPort], peers: _Peers) -> Tree:
+    """What follows from the port."""
+    single: dict[str, Tree] = {}
+    wide: list[tuple[str, Tree]] = []
+    for piece in pieces:
+        then = peers.judge(piece.allowed)
+        if piece.last - piece.first < SINGLE_PORTS:
+            single |= {str(port): then for port in range(piece.first, piece.last + 1)}
+        else:
+            wide.append((range_pattern(piece.first, piece.last), then))
+    # Pieces do not overlap, so what is not among the single ports can be looked for among the ranges.
+    rest = _first_of([(_predicate(_input("DestinationPortInput"), pattern), then) for pattern, then in wide])
+    if not single:
+        return rest
+    found: Tree = {"matcher_tree": {"input": _input("DestinationPortInput"), "exact_match_map": {"map": single}}}
+    return {"matcher": found | ({"on_no_match": rest} if wide else {})}
+
+
+class _Peers:
+    """Judges by the peer's address."""
+
+    def __init__(self, prefixes: Mapping[Network, int], egress: bool, changes: Changes) -> None:
+        self._where: dict[int, list[Network]] = {}
+        for prefix, number in prefixes.items():
+            self._where.setdefault(number, []).append(prefix)
+        self._prefixes = prefixes
+        self._input = "DestinationIPInput" if egress else "SourceIPInput"
+        self._changes = changes
+        self._known: dict[tuple[Allowed, ...], Tree] = {}
+
+    def judge(self, allowed: tuple[Allowed, ...]) -> Tree:
+        """What follows for a peer."""
+        found = self._known.get(allowed)
+        if found is None:
+            found = self._known[allowed] = self._make(allowed)
+        return found
+
+    def _make(self, allowed: tuple[Allowed, ...]) -> Tree:
+        anybody = _union(one.matches for one in allowed if one.peers is None)
+        named = {number for one in allowed for number in one.peers or ()}
+        groups: dict[tuple[L7Match, ...] | None, list[Network]] = {}
+        for number in named:
+            matches = _union(one.matches for one in allowed if one.peers is None or number in one.peers)
+            if matches != anybody:
+                groups.setdefault(matches, []).extend(self._where.get(number, ()))
+        outer = [
+            prefix for prefixes in groups.values() for prefix in prefixes if prefix.prefixlen < prefix.max_prefixlen
+        ]
+        if outer:
+            # Who lives inside of a peer's prefix and has a name of their own is not that peer.
+            inner = [
+                prefix
+                for prefix, number in self._prefixes.items()
+                if number not in named and any(is_inside(prefix, one) for one in outer)
+            ]
+            groups.setdefault(anybody, []).extend(inner)
+        ranges = [
+            _range(sorted((str(one.network_address), one.prefixlen) for one in prefixes), self._requests(matches))
+            for matches, prefixes in groups.items()
+            if prefixes
+        ]
+        return _by_address(self._input, ranges, self._requests(anybody)) if ranges else self._requests(anybody)
+
+    def _requests(self, matches: tuple[L7Match, ...] | None) -> Tree:
+        if matches is None:
+            return _allow()
+        return _first_of(
+            [
+                (_http(one), _allow(self._changes.name(one)))
+                if isinstance(one, HttpMatch)
+                else (_server(one), _allow())
+                for one in matches
+                if isinstance(one, HttpMatch | ServerName)
+            ]
+        )
+
+
+def _union(said: Iterable[tuple[L7Match, ...] | None]) -> tuple[L7Match, ...] | None:
+    found: dict[L7Match, None] = {}
+    for matches in said:
+        if matches is None:
+            return None
+        found.update(dict.fromkeys(matches))
+    return tuple(found)
+
+
+def _http(match: HttpMatch) -> Tree:
+    wanted = [(":path", match.path), (":method", match.method), (":authority", match.host)]
+    patterns = [(name, pattern) for name, pattern in wanted if pattern]
+    patterns += [
+        (one.name, re2.escape(one.value) if one.value else ANYTHING) for one in match.headers if not one.mismatch
+    ]
+    # Every request has a method.
+    terms = [_predicate(_header(name), pattern) for name, pattern in patterns or [(":method", ANYTHING)]]
+    return terms[0] if len(terms) == 1 else {"and_matcher": {"predicate": terms}}
+
+
+def _server(match: ServerName) -> Tree:
+    return _predicate(_input("ServerNameInput"), server_name_pattern(match.pattern))
+
+
+def server_name_pattern(text: str) -> str:
+    """The regular expression of a server name: `*` is part of a label, `**.` in front one or more labels."""
+    every, text = ("([^.]+[.])+", text[3:]) if text.startswith("**.") else ("", text)
+    return every + "[^.]*".join(re2.escape(part) for part in text.split("*"))
+
+
+# ---- pieces ----
+
+
+def _allow(name: str = "") -> Tree:
+    return {"action": {"name": "allow", "typed_config": {"@type": _ACTION, "name": name or "allow", "action": "ALLOW"}}}
+
+
+_DENY: Final[Tree] = {"action": {"name": "deny", "typed_config": {"@type": _ACTION, "name": "deny", "action": "DENY"}}}
+_NOTHING: Final[Tree] = {"on_no_match": _DENY}
+
+
+def _first_of(cases: Sequence[tuple[Tree, Tree]]) -> Tree:
+    """The first case whose predicate holds; none: denied."""
+    if not cases:
+        return _DENY
+    matchers = [{"predicate": predicate, "on_match": then} for predicate, then in cases]
+    return {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": _DENY}}
+
+
+def _by_address(name: str, ranges: Sequence[Tree], otherwise: Tree | None = None) -> Tree:
+    matcher = {
+        "matcher_tree": {
+            "input": _input(name),
+            "custom_match": {"name": "addresses", "typed_config": {"@type": _IP_MATCHER, "range_matchers": ranges}},
+        },
+        "on_no_match": otherwise or _DENY,
+    }
+    return {"matcher": matcher} if otherwise is not None else matcher
+
+
+def _range(prefixes: Sequence[tuple[str, int]], then: Tree) -> Tree:
+    return {
+        "ranges": [{"address_prefix": address, "prefix_len": length} for address, length in prefixes],
+        "on_match": then,
+        # Without it, a wider prefix would be asked when the rules of this one do not hold.
+        "exclusive": True,
+    }
+
+
+def _input(name: str) -> Tree:
+    return {"name": name, "typed_config": {"@type": _INPUTS + name}}
+
+
+def _header(name: str) -> Tree:
+    return {"name": name, "typed_config": {"@type": _HEADER, "header_name": name}}
+
+
+def _predicate(source: Tree, pattern: str) -> Tree:
+    return {"single_predicate": {"input": source, "value_match": {"safe_regex": {"google_re2": {}, "regex": pattern}}}}
+
+
+def _order(address: Address) -> tuple[int, int]:
+    return address.version, int(address)
+
+
+def range_pattern(first: int, last: int) -> str:
+    """A regular expression of the decimal numbers from `first` to `last`."""
+    return "|".join(_blocks(first, last))
+
+
+def _blocks(first: int, last: int) -> Iterable[str]:
+    while first <= last:
+        size = 1
+        while first % (size * 10) == 0 and first + size * 10 - 1 <= last and (first or size * 10 <= 10):
+            size *= 10
+        digits = len(str(size)) - 1
+        head, free = str(first)[: len(str(first)) - digits], "[0-9]" * digits
+        yield f"{head}{free}"
+        first += size

@@ -1,0 +1,192 @@
+"""A node's Envoy as its agent sees it.
+
+In:        what policies allow, and where identities are; resources of CiliumEnvoyConfigs.
+Out:       an Envoy that does so, once `update` returns; what it refused; the ports where it listens.
+Elsewhere: process.py runs it, files.py and listeners.py make what it reads, pipe.py carries its records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from mesh.envoy import files, listeners
+from mesh.envoy.admin import AdminError
+from mesh.envoy.bootstrap import CLUSTERS, LISTENERS, bootstrap
+from mesh.envoy.headers import changing_filter
+from mesh.envoy.listeners import DIRECTIONS, Direction
+from mesh.envoy.matching import Changes, NodeView, tree
+from mesh.envoy.pipe import RecordsPipe
+from mesh.envoy.process import EnvoyProcess
+from mesh.records import Records
+
+Tree = dict[str, Any]
+
+PARSERS: Final = ("http", "tls")
+"""What policies have judged here."""
+SETTLE_S: Final = 3.0
+"""Envoy takes its files within milliseconds, large ones within a second."""
+FIRST_POLL_S: Final = 0.005
+LONGEST_POLL_S: Final = 0.1
+
+log = structlog.get_logger(component="envoy")
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """Resources of users, as plain data; by full name."""
+
+    listeners: Mapping[str, Tree] = field(default_factory=dict)
+    clusters: Mapping[str, Tree] = field(default_factory=dict)
+    routes: Mapping[str, Tree] = field(default_factory=dict)
+    endpoints: Mapping[str, Tree] = field(default_factory=dict)
+    secrets: Mapping[str, Tree] = field(default_factory=dict)
+
+
+_OWN_FILES: Final = {"routes": files.ROUTE, "endpoints": files.ENDPOINTS, "secrets": files.SECRET}
+"""What Envoy reads from a file for each resource."""
+
+
+class EnvoyNode:
+    """Belongs to one loop."""
+
+    def __init__(
+        self,
+        folder: Path,
+        node: str,
+        port: Callable[[str, bool], int],
+        records: Records,
+        *,
+        concurrency: int = 2,
+        addresses: Sequence[str] = listeners.LOOPBACKS,
+    ) -> None:
+        """`port` says where the listener for a parser and a direction (egress?) is."""
+        self.folder = folder
+        self.process = EnvoyProcess(folder, concurrency)
+        self.problems: tuple[str, ...] = ()
+        """What Envoy does not accept, in its own words. It goes on with what it had."""
+        self._node = node
+        self._port = port
+        self._files = files.ResourceFiles(folder / "resources")
+        self._pipe = RecordsPipe(folder / "records", records)
+        self._addresses = addresses
+        self._filters = {
+            name: self._files.source(name)
+            for direction in DIRECTIONS
+            for name in (
+                *(listeners.filter_name(parser, direction) for parser in PARSERS),
+                listeners.changes_name(direction),
+            )
+        }
+
+    async def start(self) -> None:
+        """Make folder and pipe, start Envoy or take over the one that runs. Raises: Failure."""
+        self._files.prepare()
+        self._pipe.open()
+        if not self._files.has_all((LISTENERS, CLUSTERS, *self._filters)):
+            # Before anything is known nothing is allowed; an agent that comes back leaves what is there.
+            self._write_policies(NodeView())
+            self._write_resources(Extra())
+        await self.process.start(bootstrap(self._node, self.folder, self._files))
+
+    def stop(self) -> None:
+        """Watch no more. Envoy stays and does as it did."""
+        self.process.let_go()
+        self._pipe.close()
+
+    def source(self, kind: str, name: str) -> Tree:
+        """Where Envoy finds a resource of users; `kind` is a field of Extra."""
+        return self._files.source(files.safe_name(kind, name))
+
+    @property
+    def records_pipe(self) -> str:
+        """Where Envoy writes records of requests."""
+        return str(self._pipe.path)
+
+    async def update(self, view: NodeView, extra: Extra | None = None) -> bool:
+        """Have Envoy do this; returns when it does, or has refused (see `problems`). False: it does not answer."""
+        extra = extra or Extra()
+        before = dict(self._files.versions)
+        self._write_own(extra)
+        self._write_policies(view)
+        self._write_resources(extra)
+        if before == self._files.versions and not self.problems:
+            return True
+        return await self._settled()
+
+    def _write_policies(self, view: NodeView) -> None:
+        for direction in DIRECTIONS:
+            changes = Changes()
+            for parser in PARSERS:
+                matcher = tree(view, parser, direction.egress, changes)
+                name = listeners.filter_name(parser, direction)
+                self._extension(name, listeners.judging_filter(parser, direction, matcher))
+            self._extension(listeners.changes_name(direction), changing_filter(changes))
+
+    def _extension(self, name: str, config: Tree) -> None:
+        self._files.write(name, files.EXTENSION, [{"name": name, "typed_config": config}])
+
+    def _write_own(self, extra: Extra) -> None:
+        for kind, message in _OWN_FILES.items():
+            for name, resource in getattr(extra, kind).items():
+                self._files.write(files.safe_name(kind, name), message, [resource])
+
+    def _write_resources(self, extra: Extra) -> None:
+        clusters = [*map(listeners.cluster, DIRECTIONS), *extra.clusters.values()]
+        self._files.write(CLUSTERS, files.CLUSTER, clusters)
+        own = [self._listener(parser, direction) for direction in DIRECTIONS for parser in PARSERS]
+        self._files.write(LISTENERS, files.LISTENER, [*own, *extra.listeners.values()])
+        kept = [files.safe_name(kind, name) for kind in _OWN_FILES for name in getattr(extra, kind)]
+        self._files.keep([LISTENERS, CLUSTERS, *self._filters, *kept])
+
+    def _listener(self, parser: str, direction: Direction) -> Tree:
+        port = self._port(parser, direction.egress)
+        if parser == "tls":
+            return listeners.tls_listener(direction, port, self._filters, self._addresses)
+        return listeners.http_listener(direction, port, self._filters, self.records_pipe, self._addresses)
+
+    async def _settled(self) -> bool:
+        """Wait until Envoy has taken the files, or has said what it does not take."""
+        deadline = time.monotonic() + SETTLE_S
+        pause_s = FIRST_POLL_S
+        complaints: list[str] = []
+        while True:
+            await asyncio.sleep(pause_s)
+            waiting = await self._waiting()
+            complaints += self.process.complaints()
+            if not waiting or complaints or time.monotonic() > deadline:
+                break
+            pause_s = min(pause_s * 2, LONGEST_POLL_S)
+        if waiting and not complaints:
+            log.warning("Envoy has not taken its resources", waiting=sorted(waiting))
+        for complaint in set(complaints) - set(self.problems):
+            log.warning("Envoy refuses resources", reason=complaint)
+        self.problems = tuple(dict.fromkeys(complaints)) if waiting else ()
+        return not waiting
+
+    async def _waiting(self) -> set[str]:
+        """Files that Envoy has not taken."""
+        try:
+            taken = await self.process.admin.taken()
+        except AdminError:
+            return {"admin socket"}
+        found = {name.rpartition(".")[2]: version for name, version in taken.items()}
+        found |= {LISTENERS: taken.get("listener_manager.lds", ""), CLUSTERS: taken.get("cluster_manager.cds", "")}
+        watched = (LISTENERS, CLUSTERS, *self._filters)
+        return {name for name in watched if found.get(name) != self._files.versions.get(name)}
+
+    def status(self) -> dict[str, Any]:
+        """For agent.json."""
+        process = self.process
+        facts = {"pid": process.pid, "restarts": process.restarts, "problems": list(self.problems)}
+        if not process.pid:
+            return {"state": "failure", "message": "not running; what it has to judge is refused", **facts}
+        if self.problems:
+            return {"state": "warning", "message": f"refuses resources: {self.problems[0]}", **facts}
+        return {"state": "ok", "message": "running", **facts}
