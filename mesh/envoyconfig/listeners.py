@@ -23,8 +23,9 @@ from mesh.envoyconfig.naming import Source
 
 MARK_POD: Final = 0x0900
 """Towards a backend in the name of a pod of this node."""
-MARK_INGRESS: Final = 0x0A00
-"""Towards a backend in the name of the node's ingress address."""
+MARK_INGRESS: Final = 0x0B00
+"""Of the listener, so towards its clients; and towards a backend in the name of the node's ingress address, which the
+backend's policy has still to judge (0x0A00 would say that its proxy has)."""
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
