@@ -102,6 +102,7 @@ static __always_inline int receive(struct __sk_buff *skb, struct packet *pkt, co
 	}
 	if (proxy_port_be) {
 		trace.dst_id = bpf_ntohs(proxy_port_be);
+		trace.orig_ip = pkt->saddr;
 		return redirect_to_proxy(skb, pkt, config, hook, &trace);
 	}
 	if (ct.status == CT_REPLY && ct.rev_nat_index_be) {

@@ -54,8 +54,13 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 	/* What a pod answers to itself goes to itself, whatever it says on it. */
 	local = find_endpoint(ct.status == CT_REPLY && ct.flags & CT_ENTRY_LOOPBACK ? &pkt->saddr : &pkt->daddr,
 			      pkt->family);
-	if (local) {
-		*dst_identity = local->flags & ENDPOINT_HOST ? IDENTITY_HOST : local->identity;
+	if (local && !(local->flags & ENDPOINT_HOST)) {
+		*dst_identity = local->identity;
+	} else if (local) {
+		/* The node has an address for its load balancers, too. */
+		*dst_identity = identity_of(&pkt->daddr, pkt->family);
+		if (*dst_identity == IDENTITY_WORLD)
+			*dst_identity = IDENTITY_HOST;
 	} else {
 		remote = find_ipcache(&pkt->daddr, pkt->family);
 		*dst_identity = remote && remote->identity ? remote->identity : IDENTITY_WORLD;

@@ -158,22 +158,23 @@ static __always_inline int redirect_to_proxy(struct __sk_buff *skb, struct packe
 	return TC_ACT_OK;
 }
 
-/* A proxy sends in the name of a pod of this node: to a backend, where the pod is the source and answers are to find
- * the proxy; or to a client, where the pod is the server. Fills `ct`, or leaves it when the source is no pod of this
- * node. `proxy` is its TC_INDEX_FROM_*. Returns 0 or -DROP_*.
+/* A proxy sends: to a client, whose connection is known here when a pod or a service of this node is the server; or to
+ * a backend in the name of a pod of this node, and then answers are to find the proxy. `proxy` is its TC_INDEX_FROM_*.
+ * Fills `ct`; returns 0 or -DROP_*.
  */
 static __always_inline int track_proxy(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
 				       __u32 src_identity, __u16 proxy, struct ct_state *ct)
 {
-	const struct endpoint_info *speaker = find_endpoint(&pkt->saddr, pkt->family);
+	const struct endpoint_info *speaker;
 	int ret;
 
-	if (!speaker || speaker->flags & ENDPOINT_HOST)
-		return 0;
 	ret = ct_lookup(skb, pkt, CT_EGRESS, config, ct);
 	/* The server's own proxy has the server's entry; toward the server, the server's program makes one. */
 	if (ret || proxy != TC_INDEX_FROM_EGRESS_PROXY || !ct_is_due(ct, CT_ENTRY_PROXY))
 		return ret;
+	speaker = find_endpoint(&pkt->saddr, pkt->family);
+	if (!speaker || speaker->flags & ENDPOINT_HOST)
+		return 0;
 	/* A client of this node has asked: this is the answer. */
 	if (ct_is_reply(pkt, CT_INGRESS))
 		return 0;

@@ -74,6 +74,8 @@ class TcpProxy:
     family: int = socket.AF_INET
     upstream_mark: int = 0
     """0: the same."""
+    source: str = ""
+    """Towards backends; empty: the client's."""
     backend: Address | None = None
     """Goes there, whatever the client wanted."""
     served: list[tuple[Address, Address]] = field(default_factory=list)
@@ -131,7 +133,7 @@ class TcpProxy:
             return
         self.served.append((source, target))
         mark = self.upstream_mark or self.mark
-        server = transparent_socket(self.netns, self.family, socket.SOCK_STREAM, mark, (source[0], 0))
+        server = transparent_socket(self.netns, self.family, socket.SOCK_STREAM, mark, (self.source or source[0], 0))
         self._open.append(server)
         with client, server:
             try:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 
 import pytest
 
-from bpf.datapath import Aggregation
+from bpf.datapath import Aggregation, IpcacheEntry
 from bpf.policies import EndpointPolicy, PolicyEntry
+from bpf.services import Frontend, FrontendKind, ServiceFrontend
 from tests.support.kernel_events import KernelEvent
 from tests.support.policynet import connects
 from tests.support.proxies import EGRESS, INGRESS, L7LB, TcpProxy, family_of, udp_proxy
@@ -42,6 +44,7 @@ def no_policies(cluster: Cluster) -> Iterator[None]:
     for node in (cluster.near, cluster.away):
         for number in node.datapath.policies():
             node.datapath.set_policy(number, EndpointPolicy())
+        node.datapath.sync_services([])
 
 
 def enforce(cluster: Cluster, pod: Pod, policy: EndpointPolicy) -> None:
@@ -302,12 +305,21 @@ def test_a_policy_that_ends_a_redirection_lets_new_connections_go_straight(clust
     assert len(proxy.served) == 1
 
 
-def balanced(*, judged: bool = False) -> EndpointPolicy:
-    """A service's port goes to the load balancer; its backends perhaps through another proxy."""
-    entries = [PolicyEntry(True, 0), PolicyEntry(True, 0, TCP, SERVICE_PORT, 16, precedence=2, proxy_port=PROXY)]
+def balance(cluster: Cluster, *, judged: bool = False) -> None:
+    """Give a service to the load balancer at PROXY; the client's policy may have another proxy judge its backends."""
+    cluster.near.datapath.sync_services(
+        ServiceFrontend(
+            frontend=Frontend(address=ip_address(address), port=SERVICE_PORT, protocol=TCP),
+            backends=(),
+            kind=FrontendKind.LOAD_BALANCER,
+            l7_port=PROXY,
+        )
+        for address in SERVICE.values()
+    )
+    entries = [PolicyEntry(True, 0)]
     if judged:
         entries.append(PolicyEntry(True, 0, TCP, 8080, 16, precedence=2, proxy_port=OTHER_PROXY))
-    return EndpointPolicy(tuple(sorted(entries)), enforced_egress=True)
+    enforce(cluster, cluster.client, EndpointPolicy(tuple(entries), enforced_egress=True))
 
 
 @pytest.mark.parametrize("version", ["ipv4", "ipv6"])
@@ -315,7 +327,7 @@ def balanced(*, judged: bool = False) -> EndpointPolicy:
 def test_a_load_balancer_speaks_for_the_pod_under_the_pod_s_policy(cluster: Cluster, version: str, where: str) -> None:
     server = cluster.server if where == "same node" else cluster.far
     address, own = getattr(server, version), getattr(cluster.client, version)
-    enforce(cluster, cluster.client, balanced())
+    balance(cluster)
     service = SERVICE[version]
     with TcpProxy(
         cluster.near.netns, PROXY, EGRESS, family_of(address), upstream_mark=L7LB, backend=(address, 8080)
@@ -326,6 +338,11 @@ def test_a_load_balancer_speaks_for_the_pod_under_the_pod_s_policy(cluster: Clus
     assert upstream[0] == own
 
     events = cluster.log.collect()
+    first_half = [event for event in events if event.src == own and source_port(event) == proxy.served[0][0][1]]
+    assert [event.what for event in first_half] == ["verdict"] + ["to-proxy"] * 5
+    assert (first_half[0].verdict, first_half[0].match) == (PROXY, 0), "no policy had a say"
+    assert [event.tcp_flags for event in first_half[1:]] == FORWARD
+    assert {(event.dst, event.dst_id, event.dst_identity) for event in first_half[1:]} == {(service, PROXY, 0)}
     second_half = [event for event in events if event.src == own and source_port(event) == upstream[1]]
     verdict, *traces = second_half
     assert (verdict.what, verdict.egress, verdict.verdict) == ("verdict", True, 0)
@@ -343,7 +360,7 @@ def test_what_a_load_balancer_sends_may_be_for_another_proxy_to_judge(
 ) -> None:
     server = cluster.server if where == "same node" else cluster.far
     address, own = getattr(server, version), getattr(cluster.client, version)
-    enforce(cluster, cluster.client, balanced(judged=True))
+    balance(cluster, judged=True)
     family = family_of(address)
     with (
         TcpProxy(cluster.near.netns, PROXY, EGRESS, family, upstream_mark=L7LB, backend=(address, 8080)) as balancer,
@@ -363,8 +380,8 @@ def test_what_a_load_balancer_sends_may_be_for_another_proxy_to_judge(
 
 
 def test_a_load_balancer_may_not_do_what_the_pod_may_not(cluster: Cluster) -> None:
-    entries = (PolicyEntry(True, 0, TCP, SERVICE_PORT, 16, precedence=2, proxy_port=PROXY),)
-    enforce(cluster, cluster.client, EndpointPolicy(entries, enforced_egress=True))
+    balance(cluster)
+    enforce(cluster, cluster.client, EndpointPolicy(enforced_egress=True))
     with (
         open_socket(cluster.server.netns, socket.SOCK_STREAM, port=8080),
         TcpProxy(cluster.near.netns, PROXY, upstream_mark=L7LB, backend=(cluster.server.ipv4, 8080)),
@@ -379,7 +396,7 @@ def test_a_load_balancer_may_not_do_what_the_pod_may_not(cluster: Cluster) -> No
 def test_a_proxy_keeps_the_pod_s_address_even_outside_the_cluster(cluster: Cluster, mark: int) -> None:
     outside, address = cluster.net.name, "172.18.0.254"
     ip(f"addr replace {address}/16 dev br0", f"route replace {cluster.client.ipv4} via 172.18.0.1", netns=outside)
-    enforce(cluster, cluster.client, balanced())
+    balance(cluster)
     with TcpProxy(cluster.near.netns, PROXY, upstream_mark=mark, backend=(address, 8080)) as proxy:
         answer = exchange(cluster.client.netns, outside, SERVICE["ipv4"], SERVICE_PORT, served_at=8080)
     assert answer == b"y" * 64
@@ -404,3 +421,35 @@ def test_from_proxy_is_seen_at_level_none(cluster: Cluster) -> None:
     from_proxy = [event for event in events if event.what == "from-proxy"]
     assert {(event.src_identity, event.src) for event in from_proxy} == {(CLIENT, own), (FAR, cluster.far.ipv4)}
     assert proxy.served
+
+
+def test_a_client_outside_asks_the_load_balancer_and_backends_see_the_ingress_address(cluster: Cluster) -> None:
+    outside, ingress, node = cluster.net.name, "10.244.1.254", cluster.near
+    ip("addr replace 172.18.0.254/16 dev br0", f"route replace {SERVICE['ipv4']} via 172.18.0.1", netns=outside)
+    ip(f"addr add {ingress}/32 dev cilium_host", netns=node.netns)
+    node.datapath.set_host_addresses([node.address, node.router, node.router6, ip_address(ingress)])
+    node.datapath.set_ipcache(ip_address(ingress), IpcacheEntry(identity=8))
+    cluster.away.datapath.set_ipcache(ip_address(ingress), IpcacheEntry(identity=8, tunnel_endpoint=node.address))
+    balance(cluster)
+    try:
+        for server in (cluster.server, cluster.far):
+            cluster.log.clear()
+            cluster.away_log.clear()
+            with TcpProxy(node.netns, PROXY, source=ingress, backend=(server.ipv4, 8080)) as proxy:
+                answer = exchange(outside, server.netns, SERVICE["ipv4"], SERVICE_PORT, served_at=8080)
+            assert answer == b"y" * 64
+            assert proxy.served[0][1] == (SERVICE["ipv4"], SERVICE_PORT)
+            asked = [event for event in cluster.log.collect() if event.src == "172.18.0.254" and event.what != "drop"]
+            assert [event.what for event in asked] == ["to-proxy"] * 5
+            assert [event.tcp_flags for event in asked] == FORWARD
+            assert {(event.src_identity, event.dst_id) for event in asked} == {(2, PROXY)}
+            log = cluster.log if server is cluster.server else cluster.away_log
+            arrived = [event for event in log.collect() if event.what == "to-endpoint" and event.dst == server.ipv4]
+            assert {(event.src, event.src_identity) for event in arrived} == {(ingress, 8)}
+            back = [event for event in log.collect() if event.src == server.ipv4 and event.dst == ingress]
+            assert {event.dst_identity for event in back} == {8}
+    finally:
+        ip(f"addr del {ingress}/32 dev cilium_host", netns=node.netns)
+        node.datapath.set_host_addresses([node.address, node.router, node.router6])
+        for one in (node, cluster.away):
+            one.datapath.delete_ipcache(ip_network(ingress))
