@@ -83,16 +83,19 @@ class TcpProxy:
     """Own ends of the connections to backends."""
     _listener: socket.socket | None = None
     _open: list[socket.socket] = field(default_factory=list)
+    _accepting: Thread | None = None
     _serving: list[Thread] = field(default_factory=list)
 
     def start(self) -> None:
         family = socket.AddressFamily(self.family)
         bound = (_LOOPBACK[family], self.port)
         listener = transparent_socket(self.netns, family, socket.SOCK_STREAM, self.mark, bound)
-        listener.settimeout(None)
+        # Short, because a thread that waits in accept() would keep the socket listening after it is closed.
+        listener.settimeout(0.05)
         listener.listen()
         self._listener = listener
-        Thread(target=self._accept, args=(listener,), daemon=True).start()
+        self._accepting = Thread(target=self._accept, args=(listener,), daemon=True)
+        self._accepting.start()
 
     def die(self) -> None:
         """Close everything, as the kernel does when a process ends."""
@@ -101,6 +104,8 @@ class TcpProxy:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
+        if self._accepting is not None:
+            self._accepting.join()
         self._listener = None
         self._open.clear()
 
@@ -119,6 +124,8 @@ class TcpProxy:
         while True:
             try:
                 client, _ = listener.accept()
+            except TimeoutError:
+                continue
             except OSError:
                 return
             self._open.append(client)
