@@ -36,6 +36,7 @@ let columns = [];
 let relay = null;
 let command = null;
 let wasTall = false;
+let isDrawn = false; // nothing is empty before the first answer
 let addressProblem = state.problems[0]?.text ?? ""; // of times in the address; stays until another time is chosen
 
 const wish = () => ({
@@ -63,7 +64,7 @@ live.addEventListener("flows", ({ detail }) => {
   else table.append(detail.rows, detail.missed);
   explainEmpty();
 });
-live.addEventListener("map", ({ detail }) => { map.show(detail); explainEmpty(); });
+live.addEventListener("map", ({ detail }) => { isDrawn = true; map.show(detail); explainEmpty(); });
 live.addEventListener("time", ({ detail }) => bar.show(detail));
 live.addEventListener("spark", ({ detail }) => map.spark.show(detail));
 live.addEventListener("view", ({ detail }) => views[detail.name]?.show(detail.data));
@@ -222,7 +223,7 @@ async function jumpTo(words) {
 }
 
 function explainEmpty() {
-  const none = map.classList.contains("none") && table.length === 0;
+  const none = (isDrawn || relay?.state === "lost") && map.classList.contains("none") && table.length === 0;
   const before = empty.hidden;
   empty.hidden = !none;
   if (none && (before || !empty.askedAt || performance.now() - empty.askedAt > 3000)) {
