@@ -18,7 +18,7 @@ from cli.mesh.selector import parse_selector
 from mesh.controller import DEFAULT_NAMESPACES, reconcile
 from mesh.policy.documents import policies_among
 from mesh.policy.node import idle_selectors
-from mesh.resources import Key, Pod, Resource, Service
+from mesh.resources import Key, Pod, Resource, Service, known_kinds
 from mesh.store import SqliteStore, merge
 from service.failure import Failure, Failures
 
@@ -125,7 +125,7 @@ def _named(call: Call, known: Sequence[Resource], namespace: str | None) -> list
     """The keys that words, --selector and --all mean. Raises: Failure."""
     targets = targets_of(call.words)
     for kind, _ in targets:
-        if kind.shown.derive is not None:
+        if kind.kind not in known_kinds():
             raise Failure(f"{kind.shown.plural} follow from other resources; delete those")
     keys = []
     for kind, name in targets:

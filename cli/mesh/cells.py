@@ -12,6 +12,7 @@ from typing import Final
 from cli.mesh.view import NONE, View, field, listed
 from cli.version import package_version
 from mesh.resources import Deployment, LabelSelector, Node, Pod, Resource, Service
+from mesh.services.pools import CONFLICT
 
 _ROLE: Final = "node-role.kubernetes.io/"
 _TERMS: Final = {
@@ -91,3 +92,20 @@ def node_roles(node: Node, _view: View) -> str:
 def node_version(_node: Node, view: View) -> str:
     """Of the agent, which is of the same release as this program."""
     return f"v{package_version()}"
+
+
+def endpoint_addresses(endpoints: Resource, _view: View) -> str:
+    """Addresses with ports; of many the first three, as kubectl does."""
+    found = [
+        f"{address['ip']}:{port['port']}" if ":" not in address["ip"] else f"[{address['ip']}]:{port['port']}"
+        for subset in field(endpoints, "subsets") or ()
+        for address in subset.get("addresses", ())
+        for port in subset.get("ports", ())
+    ]
+    return listed(found[:3]) + (f" + {len(found) - 3} more..." if len(found) > 3 else "")
+
+
+def pool_conflict(pool: Resource, _view: View) -> str:
+    """Whether a pool overlaps another, which then has the addresses."""
+    told = field(pool, "status", "conditions") or ()
+    return str(any(one["type"] == CONFLICT and one["status"] == "True" for one in told))

@@ -1,7 +1,7 @@
 """Resources that nobody stores because they follow from others.
 
 In:        a View.
-Out:       ReplicaSets of deployments; CiliumEndpoints, from what agents have written about their pods.
+Out:       ReplicaSets of deployments; Endpoints of services; CiliumEndpoints, from what agents wrote about pods.
 Elsewhere: mesh/controller.py decides what a deployment's pods are called; kinds.py shows these like all others.
 """
 
@@ -13,8 +13,10 @@ from pydantic import Field
 
 from cli.mesh.view import View
 from mesh import names
+from mesh.backends import Directory
 from mesh.controller import HASH_LABEL
-from mesh.resources import Metadata, OwnerReference, Resource
+from mesh.resources import Key, Metadata, OwnerReference, Resource
+from mesh.services.kinds import EndpointAddress, EndpointPort, Endpoints, EndpointSubset
 
 
 class Derived(Resource):
@@ -86,4 +88,31 @@ def endpoints(view: View) -> list[Resource]:
                     },
                 )
             )
+    return found
+
+
+def service_endpoints(view: View) -> list[Resource]:
+    """Endpoints of services that select pods; users write those of the others."""
+    directory = Directory(view.resources)
+    found: list[Resource] = []
+    for service in view.cluster.services():
+        key = Key("Endpoints", service.namespace, service.name)
+        if not service.spec.selector or key in view.cluster.resources:
+            continue
+        subsets = [
+            EndpointSubset(
+                addresses=(EndpointAddress(ip=one.address, node_name=one.node),),
+                ports=tuple(
+                    EndpointPort(port=number, name=port.name, protocol=port.protocol) for port, number in one.ports
+                ),
+            )
+            for one in directory.ready(service)
+        ]
+        metadata = Metadata(
+            name=service.name,
+            namespace=service.namespace,
+            labels=service.metadata.labels,
+            creation_timestamp=service.metadata.creation_timestamp,
+        )
+        found.append(Endpoints(api_version="v1", kind="Endpoints", metadata=metadata, subsets=tuple(subsets)))
     return found

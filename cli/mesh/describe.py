@@ -21,6 +21,8 @@ from service.failure import Failures
 
 _WIDTH: Final = 14
 _OWN: Final = frozenset({"apiVersion", "kind", "metadata"})
+_SECRET: Final = frozenset({"data", "stringData"})
+"""Whoever looks over a shoulder shall not read it; `get -o yaml` prints it."""
 
 
 def run_describe(call: Call) -> int:
@@ -58,7 +60,8 @@ def lines_about(one: Resource, view: View) -> Iterator[str]:
         else:
             yield f"{title}:" if value else _line(title, NONE)
             yield from (f"  {text}" for text in value)
-    rest = {name: value for name, value in one.dump().items() if name not in _OWN and value not in ({}, [])}
+    hidden = _OWN | _SECRET if one.kind == "Secret" else _OWN
+    rest = {name: value for name, value in one.dump().items() if name not in hidden and value not in ({}, [])}
     for name, value in rest.items():
         yield f"{name[:1].upper()}{name[1:]}:"
         yield from (f"  {line}" for line in _yaml(value))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cli.mesh import cells, derived, ingress
-from cli.mesh.view import NONE, View, as_labels
+from cli.mesh.view import NONE, View, as_labels, listed
 from mesh.resources import Resource, known_kinds
 from service.failure import Failure
 
@@ -50,7 +50,7 @@ class Shown:
     in_all: bool = False
     """`get all` shows it."""
     derive: Callable[[View], list[Resource]] | None = None
-    """For kinds that nobody stores."""
+    """What there is of it besides what is stored, because it follows from other resources."""
     api_version: str = ""
     """Of kinds that nobody stores; the others are in mesh.resources.known_kinds()."""
     namespaced: bool = True
@@ -209,13 +209,32 @@ KINDS: Final[dict[str, Shown]] = {
     "HTTPRoute": Shown("httproutes", (), (Column("HOSTNAMES", ingress.route_hosts), AGE)),
     "GRPCRoute": Shown("grpcroutes", (), (Column("HOSTNAMES", ingress.route_hosts), AGE)),
     "ReferenceGrant": Shown("referencegrants", ("refgrant",)),
+    "EndpointSlice": Shown(
+        "endpointslices",
+        ("eps",),
+        (
+            Column("ADDRESSTYPE", lambda one, view: one.address_type),
+            Column("PORTS", lambda one, view: listed([port.port for port in one.ports if port.port])),
+            Column("ENDPOINTS", lambda one, view: listed([each for part in one.endpoints for each in part.addresses])),
+            AGE,
+        ),
+    ),
+    "Endpoints": Shown(
+        "endpoints", ("ep",), (Column("ENDPOINTS", cells.endpoint_addresses), AGE), derive=derived.service_endpoints
+    ),
     # Kinds whose columns say no more than their age, but which have names of their own.
-    "EndpointSlice": Shown("endpointslices", ("eps",)),
-    "Endpoints": Shown("endpoints", ("ep",)),
     "ConfigMap": Shown("configmaps", ("cm",)),
     "CiliumEnvoyConfig": Shown("ciliumenvoyconfigs", ("cec",)),
     "CiliumClusterwideEnvoyConfig": Shown("ciliumclusterwideenvoyconfigs", ("ccec",)),
-    "CiliumLoadBalancerIPPool": Shown("ciliumloadbalancerippools", ("ippools", "ippool", "lbippool", "lbippools")),
+    "CiliumLoadBalancerIPPool": Shown(
+        "ciliumloadbalancerippools",
+        ("ippools", "ippool", "lbippool", "lbippools"),
+        (
+            Column("DISABLED", lambda one, view: str(one.spec.disabled).lower()),
+            Column("CONFLICTING", cells.pool_conflict),
+            AGE,
+        ),
+    ),
     "CiliumL2AnnouncementPolicy": Shown("ciliuml2announcementpolicies", ("l2announcement",)),
 }
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from cli.mesh import cells
-from cli.mesh.view import View, listed
+from cli.mesh.view import View, field, listed
 from mesh import identities
 from mesh.backends import Directory
 from mesh.policy.documents import PolicyDocument, policies_among
@@ -159,6 +159,11 @@ def _one_identity(one: CiliumIdentity, view: View) -> Iterator[Fact]:
     yield "Pods", [f"{pod.namespace}/{pod.name}" for pod in pods]
 
 
+def _secret(secret: Resource, _view: View) -> Iterator[Fact]:
+    sizes = {name: value for where in ("data", "stringData") for name, value in (field(secret, where) or {}).items()}
+    yield "Data", [f"{name}: {len(value)} characters" for name, value in sizes.items()]
+
+
 def _title(one: Resource) -> str:
     return f"{one.namespace}/{one.name}" if one.namespace else one.name
 
@@ -172,5 +177,6 @@ FACTS: Final[dict[str, Callable[[Any, View], Iterator[Fact]]]] = {
     "CiliumClusterwideNetworkPolicy": _policy,
     "NetworkPolicy": _policy,
     "CiliumIdentity": _one_identity,
+    "Secret": _secret,
 }
 """What to tell about which kind."""

@@ -194,6 +194,7 @@ spec: {endpointSelector: {}, ingress: [{}]}
     opened.close()
     _, described, _ = mesh("describe", "svc", "foo-app")
     assert f"Endpoints:\n  {pod['status']['podIP']}:5678 (5678/TCP)\n" in described
+    assert mesh("get", "ep")[1].splitlines()[1].split()[:2] == ["foo-app", f"{pod['status']['podIP']}:5678"]
     _, described, _ = mesh("describe", "po/foo-app")
     assert "Policies:\n  CiliumNetworkPolicy default/all\n" in described
     assert "Services:\n  foo-app\n" in described
