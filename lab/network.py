@@ -23,6 +23,7 @@ from typing import Any, Final
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from lab import world
 from lab.cluster import NODE_NETWORKS
 from lab.linux import delete_netns, inside, make_netns, netns_path
 from lab.names import node_netns, outside_netns, pod_netns
@@ -88,6 +89,8 @@ class Network:
             for network in NODE_NETWORKS:
                 _add_address(ip, bridge, str(network[1]), network.prefixlen)
             ip.link("set", index=bridge, state="up", mtu=MTU)
+            for one in world.addresses():
+                _add_address(ip, bridge, str(one), one.max_prefixlen)
 
     def _make_node(self, node: Node, number: int) -> None:
         name = node_netns(node.name)
@@ -97,6 +100,9 @@ class Network:
             peer = {"ifname": UPLINK, "net_ns_fd": namespace.fileno(), "address": mac_address(node.name)}
             ip.link("add", ifname=port, kind="veth", mtu=MTU, peer={**peer, "mtu": MTU})
             ip.link("set", index=_index(ip, port), master=_index(ip, BRIDGE), state="up")
+            # Pods come with their own addresses: nothing masquerades them yet.
+            for address, pods in zip(node.ips, node.spec.pod_cidrs, strict=False):
+                ip.route("add", dst=str(pods), gateway=address, oif=_index(ip, BRIDGE))
         with _iproute(name) as ip:
             uplink = _index(ip, UPLINK)
             ip.link("set", index=uplink, state="up")

@@ -126,6 +126,7 @@ class Supervisor:
         # Before the first agent starts: they would decide in our place.
         if not self._lead.take():
             raise Failure(f"somebody else decides for the resource store {self._run_dir.store}; end that agent")
+        self._start(self._world())
         for node in self._nodes.values():
             self._start_agent(node)
         async with asyncio.TaskGroup() as tasks:
@@ -256,6 +257,14 @@ class Supervisor:
                 "records-socket": self._run_dir.node(node) / "records.sock",
                 "record": record,
             },
+        )
+
+    def _world(self) -> Program:
+        return Program(
+            name="world",
+            argv=(sys.executable, "-S", "-m", "lab.servers.world"),
+            place=Place(netns=outside_netns(self._cluster.name), hostname="outside"),
+            env={**os.environ, MARK: str(self._run_dir.path), "PYTHONPATH": str(SOURCE_ROOT)},
         )
 
     def _relay(self) -> Program:

@@ -5,7 +5,7 @@ Out:       an Answer: records, or NXDOMAIN or no data with the zone's SOA.
 Elsewhere: mesh/dns/wire.py knows bytes; coredns.py watches the store. Source: Kubernetes DNS-based service discovery,
            specification 1.1.0; settings as kubeadm installs them (ttl 30, pods insecure).
 
-Nothing is forwarded: names outside the cluster do not exist in the lab.
+Names outside the cluster are those of lab/world.py: nothing is forwarded, as there is nobody to forward to.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
+from lab import world
 from mesh.backends import Backend, Directory
 from mesh.dns.wire import (
     CLASS_IN,
@@ -89,7 +90,7 @@ class Zone:
         if name.endswith((".in-addr.arpa", ".ip6.arpa")):
             return self._pointer(query, name)
         if name != ZONE and not name.endswith(f".{ZONE}"):
-            return self._none("", exists=False)
+            return self._outside(query, name)
         found = self._find(query.name, name)
         if found is None:
             return self._none(ZONE, exists=False)
@@ -97,6 +98,23 @@ class Zone:
         if not matching:
             return self._none(ZONE, exists=True)
         return Answer(answers=tuple(matching), additional=tuple(self._glue(matching)))
+
+    def _outside(self, query: Query, name: str) -> Answer:
+        """What a server of the world would say; CoreDNS asks one for every name that is not the cluster's."""
+        target = world.ALIASES.get(name)
+        alias = [Record(query.name, Type.CNAME, world.TTL_S, pack_name(target))] if target else []
+        found = world.NAMES.get(target or name)
+        if found is None:
+            return self._none("", exists=False)
+        kinds = {4: Type.A, 6: Type.AAAA}
+        records = [
+            Record(target or query.name, kinds[one.version], world.TTL_S, pack_address(one))
+            for one in found
+            if query.type in (kinds[one.version], Type.ANY)
+        ]
+        if not records and not alias:
+            return self._none("", exists=True)
+        return Answer(answers=(*alias, *records), authoritative=False)
 
     def _find(self, own: str, name: str) -> list[Record] | None:
         """All records of a name in the zone, every type; None when there is no such name.
