@@ -442,6 +442,21 @@ class Datapath:
             removed += table.delete_many(keys[expired])
         return removed
 
+    def connections(self) -> set[tuple[Address, Address]]:
+        """Who has connections to whom: source and destination of all that have not expired."""
+        now_s = int(time.monotonic())
+        found: set[tuple[Address, Address]] = set()
+        for name in maps.CONNTRACK:
+            family, layout = _CONNTRACK_KEYS[name]
+            keys, values = self._map(name).dump()
+            alive = keys[values.view(maps.CT_ENTRY)[:, 0]["lifetime_s"] >= now_s].view(layout)[:, 0]
+            for pair in {(one["saddr"].tobytes(), one["daddr"].tobytes()) for one in alive}:
+                source, destination = (
+                    IPv4Address(raw) if family == maps.FAMILY_IPV4 else IPv6Address(raw) for raw in pair
+                )
+                found.add((source, destination))
+        return found
+
     def unload(self) -> None:
         """Take the programs off every device still there and remove the pins: the node is as if never loaded."""
         self._namespace.detach_all(frozenset(PROGRAM_FILES))
@@ -553,6 +568,14 @@ class Datapath:
         for table in self._maps.values():
             table.close()
         self._programs, self._maps = {}, {}
+
+
+_CONNTRACK_KEYS: Final[dict[str, tuple[int, np.dtype[np.void]]]] = {
+    maps.CT4_TCP: (maps.FAMILY_IPV4, maps.CT4_KEY),
+    maps.CT4_ANY: (maps.FAMILY_IPV4, maps.CT4_KEY),
+    maps.CT6_TCP: (maps.FAMILY_IPV6, maps.CT6_KEY),
+    maps.CT6_ANY: (maps.FAMILY_IPV6, maps.CT6_KEY),
+}
 
 
 def _one(raw: bytes, dtype: np.dtype[np.void]) -> Any:

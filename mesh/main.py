@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from hashlib import sha256
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,11 +23,15 @@ import structlog
 
 from bpf.datapath import Aggregation, Datapath, Endpoint, IpcacheEntry, Prefix
 from bpf.loader import BpfError
+from bpf.policies import EndpointPolicy
 from mesh import identities, ipam, knowledge
 from mesh.cluster import Cluster
 from mesh.config import AgentConfig
 from mesh.devices import HOST_DEVICE, OVERLAY_DEVICE, NodeDevices
-from mesh.envoy.matching import NodeView
+from mesh.dns.keeper import DnsNode, DnsSettings
+from mesh.dns.names import Address
+from mesh.dns.rules import proxy_rules
+from mesh.endpoints import endpoint_ids, endpoint_of, ipcache_entries, node_view
 from mesh.envoy.node import EnvoyNode
 from mesh.files import write_atomically
 from mesh.leader import Lock, lead
@@ -36,14 +40,14 @@ from mesh.policy.node import NodePolicies, Outcome, named_ports
 from mesh.policy.ports import ProxyPorts
 from mesh.records import Records
 from mesh.report import AgentReport
-from mesh.resources import Key, Node, Pod
+from mesh.resources import Key, Node
 from mesh.services.frontends import ALGORITHMS
 from mesh.services.node import NodeServices, outside_endpoints
 from mesh.store import SqliteStore, Store
 from service.failure import Failure
 
-MAX_ENDPOINT_ID: Final = 65535
 RETRY_S: Final = 1.0
+DESCRIBE_S: Final = 0.2
 REPORT_S: Final = 1.0
 
 log = structlog.get_logger(component="agent")
@@ -67,7 +71,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event, reload: asyncio.Event)
         if node is None:
             return
         folder = Path(config.state_file).parent
-        with ExitStack() as cleanup:
+        async with AsyncExitStack() as cleanup:
             datapath = cleanup.enter_context(Datapath(name, bpffs=Path(config.bpffs)))
             agent = Agent(config, node, store, datapath, NodeDevices(), ProxyPorts(folder / "proxy-ports.json"))
             agent.start(aggregation)
@@ -78,6 +82,10 @@ async def serve(config: AgentConfig, stop: asyncio.Event, reload: asyncio.Event)
                 agent.report.add("envoy", agent.envoy.status)
                 await agent.envoy.start()
                 cleanup.callback(agent.envoy.stop)
+            agent.dns = DnsNode(folder, DnsSettings.of(config), partial(agent.proxies.port, "dns", True), agent.learn)
+            agent.report.add("dns", agent.dns.status)
+            await agent.dns.start()
+            cleanup.push_async_callback(agent.dns.stop)
             async with asyncio.TaskGroup() as tasks:
                 work = [
                     tasks.create_task(lead(store, Lock(Path(config.store)), config.cluster_name), name="lead"),
@@ -139,8 +147,17 @@ class Agent:
         self.proxies = self._policies.proxies
         self.envoy: EnvoyNode | None = None
         """Judges requests; without it, what policies have judged there is refused by the kernel."""
+        self.dns: DnsNode | None = None
+        """Judges queries; without it, the kernel refuses those that policies want judged."""
         self._round = asyncio.Lock()
         self._services = NodeServices(datapath, node, config.load_balancer_algorithm)
+        self._base: dict[str, Any] | None = None
+        """state.json as far as the store says it; None before the first round."""
+        self._endpoints: Mapping[int, Endpoint] = {}
+        self._taken: set[Prefix] = set()
+        """Prefixes of the cluster's own addresses."""
+        self._written: Mapping[int, EndpointPolicy] = {}
+        self._describing: asyncio.TimerHandle | None = None
         self._problems: frozenset[str] = frozenset()
         self._programmed: dict[int, Endpoint] = {}
         self._refused: set[int] = set()
@@ -199,6 +216,9 @@ class Agent:
             await asyncio.sleep(self._config.garbage_s)
             removed = await asyncio.to_thread(self._datapath.collect_garbage)
             log.debug("expired connections removed", count=removed)
+            if self.dns is not None:
+                connections = await asyncio.to_thread(self._datapath.connections)
+                await self.dns.expire(partial(self._is_connected, connections))
 
     async def synchronise(self, revision: int) -> None:
         """One round: names for the observer, proxies, addresses, endpoints; then tell whoever waits."""
@@ -210,22 +230,33 @@ class Agent:
         facts = knowledge.Identities(cluster, self._config.cluster_name)
         pods = [one for one in knowledge.local_pods(cluster.pods(), self._node.name) if one.status.network]
         ids = endpoint_ids(pods)
-        wanted = {ids[pod.metadata.uid]: _endpoint(pod, ids[pod.metadata.uid], facts.number(pod)) for pod in pods}
+        wanted = {ids[pod.metadata.uid]: endpoint_of(pod, ids[pod.metadata.uid], facts.number(pod)) for pod in pods}
         subjects = {ids[pod.metadata.uid]: Subject(facts.number(pod), named_ports(pod)) for pod in pods}
         self._policies.service_addresses = outside_endpoints(cluster)
         services = self._services.find(cluster)
         decided = self._policies.update(list(cluster.resources.values()), subjects, revision)
+        if self.dns is not None:
+            self.dns.keep_endpoints(wanted)
+            self.dns.keep_selectors(self._policies.name_selectors())
+            decided = self._policies.learn(self.dns.selected())
         self._tell(decided.problems)
         # The observer has to know a pod before its first packet; so its file comes before the kernel.
         links, name = self._devices.links(), self._config.cluster_name
-        state = knowledge.node_state(cluster, self._node, ids, links, name, services)
-        self._describe_policies(state, decided)
-        write_atomically(self._state_file, state)
+        self._base = knowledge.node_state(cluster, self._node, ids, links, name, services)
+        self._endpoints = wanted
+        state = self._describe(decided)
         # What is to be judged comes to a proxy that knows how.
+        if self.dns is not None:
+            await self.dns.update(proxy_rules(decided.views, state, self._policies.name_selectors()))
         if self.envoy is not None:
             await self.envoy.update(node_view(state["ipcache"], wanted, decided))
+        if self._policies.names is not decided.names:
+            # Some were learned meanwhile.
+            decided = self._policies.learn(self._policies.names)
+            state = self._describe(decided)
         # Before any packet can have an identity, or a pod can be reached, its policy is there.
         self._datapath.set_policies(decided.policies)
+        self._written = decided.policies
         self._datapath.set_host_addresses(map(ip_address, (*self._node.ips, *ipam.router_addresses(self._node))))
         self._datapath.sync_ipcache(ipcache_entries(state["ipcache"], self._node.ips))
         # Before endpoints go: nobody is sent to one that is not there any more.
@@ -247,23 +278,82 @@ class Agent:
             return {"state": "warning", "message": f"not attached: {', '.join(map(str, refused))}", "refused": refused}
         return {"state": "ok", "message": f"{len(self._programmed)} attached", "refused": []}
 
-    def _describe_policies(self, state: dict[str, Any], decided: Outcome) -> None:
-        """Add to state.json which rules stand behind verdicts, and who the prefixes of policies are."""
-        for endpoint in state["local_endpoints"]:
-            if rules := self._policies.rules_behind(endpoint["id"]):
-                endpoint["policy"] = rules
+    async def learn(self, addresses: set[Address]) -> None:
+        """Addresses have other names: policy and kernel know it when this returns. Nothing else is looked at."""
+        if self.dns is None or self._base is None:
+            return
+        names = dict(self._policies.names)
+        for address in addresses:
+            prefix = ip_network(address)
+            if selectors := self.dns.selectors_of(address):
+                names[prefix] = selectors
+            else:
+                names.pop(prefix, None)
+        if names == self._policies.names:
+            self._describe_soon()
+            return
+        decided = self._policies.learn(names)
+        self._describe(decided)
+        old = self._written
+        self._datapath.set_policies({
+            number: policy for number, policy in decided.policies.items() if old.get(number) is not policy
+        })  # fmt: skip
+        self._written = decided.policies
+        for prefix in map(ip_network, addresses):
+            if prefix in self._taken:
+                continue
+            if (number := decided.ipcache.get(prefix)) is not None:
+                self._datapath.set_ipcache(prefix, IpcacheEntry(identity=number))
+            else:
+                self._datapath.delete_ipcache(prefix)
+        if self.envoy is not None:
+            async with self._round:
+                # A round may have come between; what holds now is what counts.
+                state = self._describe(decided := self._policies.learn(self._policies.names))
+                await self.envoy.update(node_view(state["ipcache"], self._endpoints, decided))
+
+    def _is_connected(self, connections: set[tuple[Address, Address]], endpoint: int, address: Address) -> bool:
+        mine = self._endpoints.get(endpoint)
+        return mine is not None and any((own, address) in connections for own in (mine.ipv4, mine.ipv6) if own)
+
+    def _describe_soon(self) -> None:
+        """Names for the observer, some at a time: they are no more than words beside flows."""
+        if self._describing is None:
+            self._describing = asyncio.get_running_loop().call_later(DESCRIBE_S, self._describe_names)
+
+    def _describe_names(self) -> None:
+        self._describe(self._policies.learn(self._policies.names))
+
+    def _describe(self, decided: Outcome) -> dict[str, Any]:
+        """Write state.json: the cluster, which rules stand behind verdicts, and who names and prefixes are."""
+        assert self._base is not None
+        if self._describing is not None:
+            self._describing.cancel()
+            self._describing = None
+        state = dict(self._base)
+        self._taken = {ip_network(one["prefix"]) for one in state["ipcache"] if one["identity"] != identities.WORLD}
+        state["local_endpoints"] = [self._describe_endpoint(one) for one in state["local_endpoints"]]
         numbers = set(decided.ipcache.values())
-        state["identities"] += [
+        state["identities"] = state["identities"] + [
             {"id": one.number, "labels": list(one.labels)} for one in decided.identities if one.number in numbers
         ]
-        taken = {ip_network(one["prefix"]) for one in state["ipcache"] if one["identity"] != identities.WORLD}
-        known = [one for one in state["ipcache"] if ip_network(one["prefix"]) not in decided.ipcache.keys() - taken]
-        state["ipcache"] = known + [
-            {"prefix": str(prefix), "identity": number}
-            for prefix, number in decided.ipcache.items()
-            # Who lives at an address is stronger than what a policy calls it.
-            if prefix not in taken
-        ]
+        # Who lives at an address is stronger than what a policy calls it.
+        free = {prefix: number for prefix, number in decided.ipcache.items() if prefix not in self._taken}
+        known = [one for one in state["ipcache"] if ip_network(one["prefix"]) not in free]
+        state["ipcache"] = known + [{"prefix": str(prefix), "identity": number} for prefix, number in free.items()]
+        write_atomically(self._state_file, state)
+        return state
+
+    def _describe_endpoint(self, endpoint: Mapping[str, Any]) -> dict[str, Any]:
+        found = dict(endpoint)
+        if rules := self._policies.rules_behind(found["id"]):
+            found["policy"] = rules
+        if self.dns is not None and (names := self.dns.names.of_endpoint(found["id"])):
+            found["dns"] = [
+                {"ip": str(address), "names": [name.removesuffix(".") for name in each]}
+                for address, each in names.items()
+            ]
+        return found
 
     def _tell(self, problems: Sequence[str]) -> None:
         for problem in set(problems) - self._problems:
@@ -287,60 +377,3 @@ class Agent:
                 continue
             self._programmed[number] = endpoint
             log.info("endpoint attached", endpoint=number, device=endpoint.ifname, identity=endpoint.identity)
-
-
-def endpoint_ids(pods: Iterable[Pod]) -> dict[str, int]:
-    """Ids by the pods' uids. They follow from the uid, so a restarted agent finds the same; clashes move up by one."""
-    ids: dict[str, int] = {}
-    taken = {knowledge.HOST_ENDPOINT_ID}
-    for uid in sorted(pod.metadata.uid for pod in pods):
-        number = int.from_bytes(sha256(uid.encode()).digest()[:2], "big") or MAX_ENDPOINT_ID
-        while number in taken:
-            number = number % MAX_ENDPOINT_ID + 1
-        taken.add(number)
-        ids[uid] = number
-    return ids
-
-
-def ipcache_entries(state: Iterable[Mapping[str, Any]], own: Iterable[str]) -> dict[Prefix, IpcacheEntry]:
-    """The kernel's form of the ipcache of state.json. What lives on another node is reached through a tunnel.
-
-    The world is left out: a miss already means world.
-    """
-    here = set(own)
-    entries: dict[Prefix, IpcacheEntry] = {}
-    for one in state:
-        if one["identity"] == identities.WORLD:
-            continue
-        host = one.get("host_ip")
-        tunnel = ip_address(host) if host and host not in here else None
-        entries[ip_network(one["prefix"])] = IpcacheEntry(identity=one["identity"], tunnel_endpoint=tunnel)
-    return entries
-
-
-def node_view(ipcache: Iterable[Mapping[str, Any]], endpoints: Mapping[int, Endpoint], decided: Outcome) -> NodeView:
-    """What proxies have to know, from the ipcache of state.json and the policies of endpoints."""
-    return NodeView(
-        {
-            address: view
-            for number, view in decided.views.items()
-            for address in (endpoints[number].ipv4, endpoints[number].ipv6)
-            if address is not None and view
-        },
-        {ip_network(one["prefix"]): one["identity"] for one in ipcache},
-    )
-
-
-def _endpoint(pod: Pod, number: int, identity: int) -> Endpoint:
-    network = pod.status.network
-    assert network is not None
-    addresses = [ip_address(address) for address in pod.ips]
-    return Endpoint(
-        endpoint_id=number,
-        identity=identity,
-        ifname=network.interface,
-        pod_mac=network.mac,
-        host_mac=network.host_mac,
-        ipv4=next((one for one in addresses if isinstance(one, IPv4Address)), None),
-        ipv6=next((one for one in addresses if isinstance(one, IPv6Address)), None),
-    )

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, Final
 import structlog
 
 from mesh.child import Child
+from mesh.config import AgentConfig
 from mesh.dns.judge import Rules
 from mesh.dns.link import LARGEST_MESSAGE, parse_learned
 from mesh.dns.names import Address, InUse, Limits, Names
@@ -49,6 +50,21 @@ class DnsSettings:
     max_delay_s: float = 0.1
     limits: Limits = field(default_factory=Limits)
 
+    @classmethod
+    def of(cls, config: AgentConfig) -> DnsSettings:
+        """From the agent's settings."""
+        limits = Limits(
+            min_ttl_s=config.tofqdns_min_ttl_s,
+            max_addresses=config.tofqdns_max_ips,
+            grace_s=config.tofqdns_idle_grace_s,
+        )
+        return cls(
+            records=config.records_socket,
+            reject_with=config.tofqdns_reject,
+            max_delay_s=config.tofqdns_max_delay_s,
+            limits=limits,
+        )
+
 
 class DnsNode:
     """Belongs to the agent's loop."""
@@ -58,7 +74,7 @@ class DnsNode:
         folder: Path,
         settings: DnsSettings,
         port: Callable[[], int],
-        learned: Callable[[set[Address]], None],
+        learned: Callable[[set[Address]], Awaitable[None]],
     ) -> None:
         """
         folder   the node's run folder: socket, file of names and process id live there.
@@ -77,6 +93,8 @@ class DnsNode:
         self._server: asyncio.Server | None = None
         self._child = Child("dns-proxy", self._command, folder / "dns-proxy.pid")
         self._saving: asyncio.TimerHandle | None = None
+        self._spreading: set[asyncio.Task[None]] = set()
+        """What was learned and is on its way to policies and kernel."""
         self._selectors: tuple[str, ...] = ()
         self._selections: dict[tuple[str, ...], tuple[str, ...]] = {}
 
@@ -94,6 +112,8 @@ class DnsNode:
     async def stop(self) -> None:
         """Let the proxy go on alone."""
         self._child.let_go()
+        for task in self._spreading:
+            task.cancel()
         if self._saving is not None:
             self._saving.cancel()
             self._save()
@@ -148,9 +168,12 @@ class DnsNode:
             found = self._selections[names] = selectors_of(names, self._selectors)
         return found
 
-    def expire(self, in_use: InUse) -> None:
+    async def expire(self, in_use: InUse) -> None:
         """Forget what is over; call it every minute or so."""
-        self._changed(self.names.expire(time.time(), in_use))
+        changed = self.names.expire(time.time(), in_use)
+        if changed:
+            self._save_soon()
+            await self._learned(changed)
 
     def keep_endpoints(self, numbers: Iterable[int]) -> None:
         """Forget what endpoints knew that are gone."""
@@ -207,14 +230,24 @@ class DnsNode:
             changed |= self.names.learn(endpoint, name, addresses, ttl_s, now_s)
         if "learned" in message:
             self._save_soon()
-        self._changed(changed)
-        if "number" in message:
-            writer.write(b'{"known":%d}\n' % message["number"])
+        number = message.get("number")
+        if changed:
+            # Others need not wait for it: the line is read on.
+            task = asyncio.create_task(self._spread(changed, number, writer))
+            self._spreading.add(task)
+            task.add_done_callback(self._spreading.discard)
+        elif number is not None:
+            _tell_known(number, writer)
 
-    def _changed(self, addresses: set[Address]) -> None:
-        if addresses:
-            self._save_soon()
-            self._learned(addresses)
+    async def _spread(self, changed: set[Address], number: int | None, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._learned(changed)
+        except Exception:
+            # The next round of the agent looks at everything again.
+            log.exception("names could not be learned")
+        else:
+            if number is not None and not writer.is_closing():
+                _tell_known(number, writer)
 
     def _tell_rules(self) -> None:
         if self._writer is not None and self._revision:
@@ -243,3 +276,7 @@ class DnsNode:
             write_atomically(self._folder / "dns-names.json", self.names.dump())
         except Failure as failure:
             log.warning("names are not saved", error=str(failure))
+
+
+def _tell_known(number: int, writer: asyncio.StreamWriter) -> None:
+    writer.write(b'{"known":%d}\n' % number)

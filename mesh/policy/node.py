@@ -22,7 +22,17 @@ from mesh.identities import number as identity_number
 from mesh.policy.compiling import Compiled, Compiler, Settings, Subject, correlation
 from mesh.policy.documents import CiliumCIDRGroup, Network, PolicyDocument, policies_among
 from mesh.policy.local import LocalIdentities
-from mesh.policy.peers import EVERYTHING, CidrPeer, EntityPeer, Identity, Peer, SelectorCache, reserved_identities
+from mesh.policy.peers import (
+    EVERYTHING,
+    FQDN_SOURCE,
+    CidrPeer,
+    EntityPeer,
+    Identity,
+    LabelPeer,
+    Peer,
+    SelectorCache,
+    reserved_identities,
+)
 from mesh.policy.ports import ProxyPorts
 from mesh.policy.rules import PROTOCOLS, Rule
 from mesh.policy.translate import Context, depends_on_context, rules_of
@@ -45,6 +55,8 @@ class Outcome:
     """Prefixes that have identities of their own, unless somebody in the cluster has the address."""
     identities: Sequence[Identity]
     """Those of the prefixes, for whoever shows names."""
+    names: Mapping[Network, tuple[str, ...]]
+    """What the toFQDNs selectors were taken to stand for."""
     problems: Sequence[str] = ()
     """One line each: endpoints that keep their old policy, and why."""
 
@@ -84,20 +96,51 @@ class NodePolicies:
     _stale: set[Network] = field(default_factory=set)
     _reserved: dict[int, Identity] = field(default_factory=reserved_identities)
     _labels: dict[int, tuple[CiliumIdentity, Identity]] = field(default_factory=dict)
+    _rules_now: Sequence[Rule] = ()
+    _cluster_identities: dict[int, Identity] = field(default_factory=dict)
+    _cluster_ports: Mapping[tuple[str, int], frozenset[int]] = field(default_factory=dict)
+    _revision: int = 0
 
     def update(self, resources: Sequence[Resource], endpoints: Mapping[int, Subject], revision: int = 0) -> Outcome:
         """What follows from the resources for these endpoints; `revision` is that of the resource store."""
-        rules = self._rules(resources)
+        self._rules_now = self._rules(resources)
+        self._note_identities(resources)
+        self._cluster_ports = cluster_ports(resources)
+        self._subjects, self._revision = dict(endpoints), revision
+        return self._settle()
+
+    def learn(self, names: Mapping[Network, tuple[str, ...]]) -> Outcome:
+        """What follows when names stand for other addresses, and nothing else has changed."""
+        self.names = names
+        return self._settle()
+
+    def name_selectors(self) -> list[str]:
+        """toFQDNs selectors of all rules, whoever they are about."""
+        return sorted(
+            {
+                term.key.removeprefix(FQDN_SOURCE)
+                for rule in self._rules_now
+                for entry in rule.entries
+                for peer in entry.peers or ()
+                if isinstance(peer, LabelPeer)
+                for term in peer.terms
+                if term.key.startswith(FQDN_SOURCE)
+            }
+        )
+
+    def _settle(self) -> Outcome:
+        rules, endpoints = self._rules_now, self._subjects
         peers = {peer for rule in rules for entry in rule.entries for peer in entry.peers or ()}
         wanted = _prefixes(peers) | self.names.keys()
         self._renew_local(wanted)
-        self._selectors.replace(self._identities(resources))
+        local = self.local.identities()
+        self._selectors.replace(self._cluster_identities | {one.number: one for one in local})
         self._selectors.keep(peers | {rule.subject for rule in rules})
-        problems = self._compile(rules, resources, endpoints, revision)
+        problems = self._compile(rules, endpoints, self._revision)
         prefixes = {prefix: number for prefix, number in self.local.numbers.items() if prefix in wanted}
         policies = {number: self._made[subject].compiled.policy for number, subject in endpoints.items()}
         views = {number: self._made[subject].compiled.view for number, subject in endpoints.items()}
-        return Outcome(policies, views, prefixes, self.local.identities(), problems)
+        return Outcome(policies, views, prefixes, local, self.names, problems)
 
     def rules_behind(self, endpoint_id: int) -> list[dict[str, Any]]:
         """The `policy` list of an endpoint in state.json."""
@@ -137,8 +180,7 @@ class NodePolicies:
         self.local.want(wanted, self.names)
         self._stale = self.local.numbers.keys() - wanted
 
-    def _identities(self, resources: Sequence[Resource]) -> dict[int, Identity]:
-        found = dict(self._reserved)
+    def _note_identities(self, resources: Sequence[Resource]) -> None:
         labels = {}
         for one in resources:
             if isinstance(one, CiliumIdentity):
@@ -148,19 +190,16 @@ class NodePolicies:
                     known = one, Identity(number, tuple(as_text(one.security_labels)))
                 labels[number] = known
         self._labels = labels
-        found |= {number: identity for number, (_, identity) in labels.items()}
-        return found | {one.number: one for one in self.local.identities()}
+        self._cluster_identities = self._reserved | {number: identity for number, (_, identity) in labels.items()}
 
-    def _compile(
-        self, rules: Sequence[Rule], resources: Sequence[Resource], endpoints: Mapping[int, Subject], revision: int
-    ) -> list[str]:
+    def _compile(self, rules: Sequence[Rule], endpoints: Mapping[int, Subject], revision: int) -> list[str]:
         of_identity: dict[int, list[int]] = {subject.identity: [] for subject in endpoints.values()}
         for at, rule in enumerate(rules):
             for number in self._selectors.numbers(rule.subject) & of_identity.keys():
                 of_identity[number].append(at)
         used = {at for each in of_identity.values() for at in each}
         versions = {at: self._version(rules[at]) for at in used}
-        compiler = Compiler(self.settings, self._selectors.numbers, cluster_ports(resources), self.proxies)
+        compiler = Compiler(self.settings, self._selectors.numbers, self._cluster_ports, self.proxies)
         problems: list[str] = []
         made: dict[Subject, _Made] = {}
         for subject in dict.fromkeys(endpoints.values()):
@@ -182,7 +221,7 @@ class NodePolicies:
                 made[subject] = old or _Made(None, _NOBODY, revision)
             else:
                 made[subject] = _Made(signature, compiled, revision)
-        self._made, self._subjects = made, dict(endpoints)
+        self._made = made
         return problems
 
     def _version(self, rule: Rule) -> tuple[int, ...]:

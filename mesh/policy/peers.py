@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_network
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 from mesh import identities
 from mesh.policy.documents import Network, is_inside
 
 ANY_SOURCE: Final = "any"
+FQDN_SOURCE: Final = "fqdn:"
+"""Before the text of a toFQDNs selector, in the labels of addresses that it stands for."""
 INIT: Final = 5
 WORLD_IPV4: Final = 9
 WORLD_IPV6: Final = 10
@@ -140,12 +142,26 @@ class Index:
     """Identities by what selectors ask for, so that a selector looks at few of them."""
 
     def __init__(self, found: Iterable[Identity] = ()) -> None:
-        self.identities = {one.number: one for one in found}
+        self.identities: dict[int, Identity] = {}
         self._by_key: dict[str, set[int]] = {}
         self._by_value: dict[tuple[str, str], set[int]] = {}
         self._prefixes: list[tuple[int, int, int, int]] = []
         """Version, first address, length and number of each prefix, sorted: what a prefix covers stands behind it."""
-        for one in self.identities.values():
+        self.change((), found)
+
+    def change(self, gone: Iterable[int], come: Iterable[Identity]) -> None:
+        """Forget numbers, then know identities. What stays is not touched."""
+        lost = [self.identities.pop(number) for number in gone]
+        for one in lost:
+            for key, values in one.values.items():
+                _discard(self._by_key, key, one.number)
+                for value in values:
+                    _discard(self._by_value, (key, value), one.number)
+        if any(one.prefix is not None for one in lost):
+            numbers = {one.number for one in lost}
+            self._prefixes = [prefix for prefix in self._prefixes if prefix[3] not in numbers]
+        for one in come:
+            self.identities[one.number] = one
             if one.prefix is not None:
                 self._prefixes.append((*_place(one.prefix), one.number))
             for key, values in one.values.items():
@@ -181,6 +197,16 @@ class Index:
         return found
 
 
+K = TypeVar("K")
+
+
+def _discard(table: dict[K, set[int]], key: K, number: int) -> None:
+    numbers = table[key]
+    numbers.discard(number)
+    if not numbers:
+        del table[key]
+
+
 def _place(prefix: Network) -> tuple[int, int, int]:
     return prefix.version, int(prefix.network_address), prefix.prefixlen
 
@@ -205,7 +231,7 @@ class SelectorCache:
         come = Index(one for number, one in wanted.items() if present.get(number) is not one)
         if not gone and not come.identities:
             return
-        self._index = Index(wanted.values())
+        self._index.change(gone, come.identities.values())
         for peer, selection in self._selections.items():
             numbers = (selection.numbers - gone) | come.select(peer)
             selection.version += numbers != selection.numbers

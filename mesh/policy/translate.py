@@ -40,7 +40,7 @@ from mesh.policy.documents import (
     PortRule,
     ServicePeer,
 )
-from mesh.policy.peers import ANY_SOURCE, CidrPeer, EntityPeer, LabelPeer, Peer, Term
+from mesh.policy.peers import ANY_SOURCE, FQDN_SOURCE, CidrPeer, EntityPeer, LabelPeer, Peer, Term
 from mesh.policy.rules import (
     ALL_PORTS,
     AUTH_EXPLICIT,
@@ -164,7 +164,7 @@ class _Reader:
         if isinstance(one, ServicePeer):
             return self._services(one)
         if isinstance(one, DnsRule):
-            return [LabelPeer((Term(f"fqdn:{one.text}", "Exists"),))]
+            return [LabelPeer((Term(f"{FQDN_SOURCE}{one.text}", "Exists"),))]
         if isinstance(one, str):
             return [] if one == "none" else [EntityPeer(one, self.context.cluster_name)]
         return [CidrPeer(one)]  # type: ignore[arg-type]  # what is left are prefixes

@@ -16,8 +16,8 @@ from ipaddress import IPv4Network, ip_network
 from typing import Any
 
 from bpf.datapath import IpcacheEntry
+from mesh.endpoints import node_view
 from mesh.envoy.matching import NodeView
-from mesh.main import node_view
 from mesh.policy.compiling import Settings, Subject
 from mesh.policy.documents import Network as Prefix
 from mesh.policy.node import NodePolicies, Outcome, named_ports

@@ -124,9 +124,14 @@ def test_names_between_existing_ones_exist() -> None:
         assert (ask(name).code, ask(name).answers) == (Code.NO_ERROR, ()), name
 
 
-def test_nothing_outside_the_cluster_exists() -> None:
-    for name in ("example.com", "one.one.one.one", "web", "notcluster.local", ""):
+def test_outside_the_cluster_only_the_names_of_the_lab_s_world_exist() -> None:
+    for name in ("nowhere.example", "two.one.one.one", "web", "notcluster.local", ""):
         assert ask(name).code is Code.NAME_ERROR
+    assert [one.data for one in ask("One.one.one.one").answers] == [bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2))]
+    assert len(ask("one.one.one.one", Type.AAAA).answers) == 2
+    assert (ask("one.one.one.one", Type.TXT).code, ask("one.one.one.one", Type.TXT).answers) == (Code.NO_ERROR, ())
+    alias, address = ask("www.example.com").answers
+    assert (alias.type, unpack_name(alias.data)) == (Type.CNAME, address.name)
 
 
 def test_srv_of_a_service_leads_to_its_port_with_the_address_enclosed() -> None:

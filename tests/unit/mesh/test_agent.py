@@ -15,7 +15,8 @@ from bpf.policies import EndpointPolicy
 from bpf.services import ServiceFrontend
 from mesh.config import AgentConfig
 from mesh.devices import NodeDevices
-from mesh.main import Agent, endpoint_ids
+from mesh.endpoints import endpoint_ids
+from mesh.main import Agent
 from mesh.resources import Pod, PodNetwork, Resource, changed, parse_manifests
 from mesh.store import Store
 from tests.support.cluster import node, pod, settled

@@ -7,8 +7,8 @@ from typing import Any
 
 from mesh.backends import Directory
 from mesh.cluster import Cluster
+from mesh.endpoints import MAX_ENDPOINT_ID, endpoint_ids, ipcache_entries
 from mesh.knowledge import HOST_ENDPOINT_ID, Identities, local_pods, node_state
-from mesh.main import MAX_ENDPOINT_ID, endpoint_ids, ipcache_entries
 from mesh.resources import Resource, changed, parse_manifests
 from mesh.services.frontends import frontends
 from tests.support.cluster import node, pod, settled
