@@ -21,20 +21,24 @@ def split(batch: EventBatch, size: int) -> Iterator[EventBatch]:
         yield batch
         return
     for start in range(0, len(batch), size):
-        stop = min(start + size, len(batch))
-        last = stop == len(batch)
-        yield EventBatch(
-            data=batch.data,
-            offsets=batch.offsets[start:stop],
-            lengths=batch.lengths[start:stop],
-            cpus=batch.cpus[start:stop],
-            times_ns=batch.times_ns[start:stop],
-            lost=tuple(
-                replace(one, at=one.at - start)
-                for one in batch.lost
-                if start <= one.at and (one.at < stop or (last and one.at >= stop))
-            ),
-        )
+        yield part(batch, start, min(start + size, len(batch)))
+
+
+def part(batch: EventBatch, start: int, stop: int) -> EventBatch:
+    """Events from `start` to before `stop`. What was lost behind the last event of all belongs to the last part."""
+    last = stop == len(batch)
+    return EventBatch(
+        data=batch.data,
+        offsets=batch.offsets[start:stop],
+        lengths=batch.lengths[start:stop],
+        cpus=batch.cpus[start:stop],
+        times_ns=batch.times_ns[start:stop],
+        lost=tuple(
+            replace(one, at=one.at - start)
+            for one in batch.lost
+            if start <= one.at and (one.at < stop or (last and one.at >= stop))
+        ),
+    )
 
 
 def join(batches: Sequence[EventBatch]) -> EventBatch:

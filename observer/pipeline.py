@@ -16,10 +16,11 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
+import numpy as np
 import orjson
 import structlog
 
@@ -29,12 +30,13 @@ from model.events import EventBatch
 from model.ring import Ring
 from model.row import Rows, empty_rows
 from model.tables import Node
-from model.whole_rows import joined
+from model.whole_rows import joined, take
 from observer.batches import join, split
 from observer.bell import Bell
 from observer.feed import Fed, Feed, QueueLoss
 from observer.lost import perf_loss_row, queue_loss_row
 from observer.namespaces import Namespaces
+from observer.order import Order
 from observer.recorder import Recorder
 from observer.recording import Gap, Hello, Item, JsonRecords, State
 from observer.sources import Source
@@ -86,6 +88,8 @@ class Pipeline:
         self._few = FewDecoder(decoder, ring.tables)
         self._namespaces = namespaces
         self._recorder = recorder
+        self._order = Order(time.time_ns)
+        self._release: asyncio.TimerHandle | None = None
         self._ready = asyncio.Event()
         self._feed = Feed(queue_events, self._call_loop)
         self.node = node
@@ -114,8 +118,16 @@ class Pipeline:
         """Take records from the socket."""
         if self._recorder is not None:
             self._recorder.offer(records)
-        self._process([records])
-        self.bell.ring()
+        parsed = list(self._parsed(records.lines))
+        agents = [one for one in parsed if _is_agents(one)]
+        if agents:
+            self._store_rows(self._decoded_records(agents, [records.time_ns] * len(agents)))
+            self.bell.ring()
+        self._order.add([one for one in parsed if not _is_agents(one)], records.time_ns)
+        if self._order.is_holding:
+            self._release_later()
+        else:
+            self._release_all()
 
     async def run(self, source: Source) -> None:
         """Read `source` to its end, which only a recording has, or until cancelled; closes it.
@@ -131,6 +143,7 @@ class Pipeline:
             log.info("replay ended", flows=self._ring.flows_seen)
         finally:
             source.close()
+            self._release_all()
 
     async def _read_on_loop(self, source: Source) -> None:
         """Take events until they come in a rush."""
@@ -144,7 +157,7 @@ class Pipeline:
                 if self._recorder is not None:
                     for item in items:
                         self._recorder.offer(item)
-                self._process(items)
+                self._process_live(items, source)
                 self.bell.ring()
                 if events >= RUSH_EVENTS:
                     return
@@ -162,7 +175,7 @@ class Pipeline:
                 await self._ready.wait()
                 self._ready.clear()
                 while self._feed:
-                    self._process(self._feed.take(TURN_EVENTS))
+                    self._process_live(self._feed.take(TURN_EVENTS), source)
                     self.bell.ring()
                     await asyncio.sleep(0)
                 if reader.done:
@@ -181,6 +194,40 @@ class Pipeline:
         """From any thread: there is something to do."""
         self._loop.call_soon_threadsafe(self._ready.set)
 
+    def _process_live(self, items: Iterable[Fed], source: Source) -> None:
+        """As `_process`, but what has to wait for records of proxies does."""
+        if source.patient:
+            self._process(items)
+            return
+        for item in items:
+            if not (isinstance(item, EventBatch) and self._order.holds(item)):
+                self._process([item])
+        self._release_later()
+
+    def _release_later(self) -> None:
+        wait_s = self._order.wait_s()
+        if self._release is None and wait_s is not None:
+            self._release = self._loop.call_later(wait_s, self._release_due)
+
+    def _release_all(self) -> None:
+        if self._release is not None:
+            self._release.cancel()
+        self._release_due(everything=True)
+
+    def _release_due(self, everything: bool = False) -> None:
+        """Store what has waited long enough, in order of time."""
+        self._release = None
+        batches, records = self._order.due(everything)
+        self._release_later()
+        parts = [self._decoded_events(batch) for batch in split(join(batches), TURN_EVENTS)] if batches else []
+        if records:
+            times_ns, parsed = zip(*records, strict=True)
+            parts.append(self._decoded_records(parsed, times_ns))
+        if parts:
+            rows = joined(parts)
+            self._store_rows(take(rows, np.argsort(rows["ts_ns"], kind="stable")) if records else rows)
+            self.bell.ring()
+
     def _process(self, items: Iterable[Fed]) -> None:
         together: list[EventBatch] = []
         for item in items:
@@ -195,14 +242,17 @@ class Pipeline:
     def _process_events(self, batches: list[EventBatch]) -> None:
         if batches:
             for batch in split(join(batches), TURN_EVENTS):
-                try:
-                    decoded = self._few.decode(batch)
-                except Exception:
-                    # A mistake of ours must not end the observation of a node.
-                    log.exception("events could not be decoded", events=len(batch))
-                    self.errors["internal_error"] += len(batch)
-                    continue
-                self._store(decoded)
+                self._store_rows(self._decoded_events(batch))
+
+    def _decoded_events(self, batch: EventBatch) -> Rows:
+        try:
+            decoded = self._few.decode(batch)
+        except Exception:
+            # A mistake of ours must not end the observation of a node.
+            log.exception("events could not be decoded", events=len(batch))
+            self.errors["internal_error"] += len(batch)
+            return empty_rows(0)
+        return self._counted(decoded)
 
     def _process_other(self, item: Item | QueueLoss) -> None:
         match item:
@@ -230,16 +280,20 @@ class Pipeline:
 
     def _process_records(self, records: JsonRecords) -> None:
         """Runs of one kind are decoded together, so that the order stays."""
-        for agent, group in groupby(self._parsed(records.lines), key=lambda one: isinstance(one.get("type"), int)):
+        for _, group in groupby(self._parsed(records.lines), key=_is_agents):
             parsed = list(group)
-            decode = self._decoder.decode_agent if agent else self._decoder.decode_accesslog
-            try:
-                decoded = decode(parsed, [records.time_ns] * len(parsed))
-            except Exception:
-                log.exception("records could not be decoded", records=len(parsed))
-                self.errors["internal_error"] += len(parsed)
-                continue
-            self._store(decoded)
+            self._store_rows(self._decoded_records(parsed, [records.time_ns] * len(parsed)))
+
+    def _decoded_records(self, parsed: Sequence[dict[str, Any]], times_ns: Sequence[int]) -> Rows:
+        """Rows of records of one kind."""
+        decode = self._decoder.decode_agent if _is_agents(parsed[0]) else self._decoder.decode_accesslog
+        try:
+            decoded = decode(parsed, times_ns)
+        except Exception:
+            log.exception("records could not be decoded", records=len(parsed))
+            self.errors["internal_error"] += len(parsed)
+            return empty_rows(0)
+        return self._counted(decoded)
 
     def _parsed(self, lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
         for line in lines:
@@ -255,10 +309,10 @@ class Pipeline:
             else:
                 self.errors["malformed_record"] += 1
 
-    def _store(self, decoded: Decoded) -> None:
+    def _counted(self, decoded: Decoded) -> Rows:
         if decoded.errors:
             self.errors.update(decoded.errors)
-        self._store_rows(decoded.rows)
+        return decoded.rows
 
     def _store_rows(self, rows: Rows) -> None:
         """Rows just made: their table indices are only good until the ring's next append."""
@@ -270,6 +324,11 @@ class Pipeline:
         self.node_index = self._ring.tables.nodes.intern(self.node)
         self._decoder.node = self.node_index
         self._few.forget()
+
+
+def _is_agents(record: Mapping[str, Any]) -> bool:
+    """Whether a record is a notification of the agent's, whose types are numbers."""
+    return isinstance(record.get("type"), int)
 
 
 class _Reader(threading.Thread):
