@@ -40,7 +40,6 @@ class Child:
         self._command = command
         self._pid_file = pid_file
         self._pid = 0
-        self._popen: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._pause_s = FIRST_PAUSE_S
         self._started_s = 0.0
@@ -92,16 +91,14 @@ class Child:
         self._timer = None
         self._started_s = time.monotonic()
         try:
-            self._popen = subprocess.Popen(
-                self._command(), stdin=subprocess.DEVNULL, start_new_session=True, close_fds=True
-            )
-            self._pid_file.write_text(str(self._popen.pid))
+            pid = spawn(self._command())
+            self._pid_file.write_text(str(pid))
         except OSError as error:
             log.error("cannot start a process", process=self.name, error=str(error))
             self._again()
             return
-        log.info("process started", process=self.name, pid=self._popen.pid)
-        self._watch(self._popen.pid)
+        log.info("process started", process=self.name, pid=pid)
+        self._watch(pid)
 
     def _watch(self, pid: int) -> None:
         try:
@@ -121,9 +118,8 @@ class Child:
 
     def _ended(self) -> None:
         self._unwatch()
-        code = self._popen.wait() if self._popen is not None and self._popen.pid == self._pid else None
-        self._pid, self._popen = 0, None
-        log.warning("process ended", process=self.name, code=code)
+        self._pid = 0
+        log.warning("process ended", process=self.name)
         self._again()
 
     def _again(self) -> None:
@@ -134,3 +130,30 @@ class Child:
         self.restarts += 1
         self._timer = asyncio.get_running_loop().call_later(self._pause_s, self._spawn)
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+
+
+_ORPHAN: Final = '( read -r _; exec "$@" </dev/null ) <&0 >&2 & echo $!'
+"""Starts a process that waits for its parent's end, and tells its id."""
+
+
+def spawn(command: Sequence[str]) -> int:
+    """Start a process that outlives us; returns its id. Raises: OSError.
+
+    It is nobody's child when it begins: there are programs, Envoy's package among them, that end with their parent.
+    """
+    shell = subprocess.Popen(
+        ["sh", "-c", _ORPHAN, "sh", *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        # It may write to a pipe whose reader we are: then our end must not be its end.
+        restore_signals=False,
+    )
+    assert shell.stdin is not None
+    assert shell.stdout is not None
+    with shell.stdin, shell.stdout:
+        number = shell.stdout.readline()
+        shell.wait()
+    if not number.strip().isdigit():
+        raise OSError(f"cannot start {command[0]}")
+    return int(number)

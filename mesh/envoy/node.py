@@ -151,6 +151,14 @@ class EnvoyNode:
             return listeners.tls_listener(direction, port, self._filters, self._addresses)
         return listeners.http_listener(direction, port, self._filters, self.records_pipe, self._addresses)
 
+    async def is_listening(self) -> bool:
+        """Whether everything of policies that could be sent here is taken."""
+        try:
+            found = await self.process.admin.listening()
+        except AdminError:
+            return False
+        return all(listeners.filter_name(parser, direction) in found for direction in DIRECTIONS for parser in PARSERS)
+
     async def _settled(self) -> bool:
         """Wait until Envoy has taken the files, or has said what it does not take."""
         deadline = time.monotonic() + SETTLE_S

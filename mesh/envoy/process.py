@@ -13,7 +13,8 @@ import asyncio
 import json
 import os
 import re
-import subprocess
+import secrets
+import time
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -22,12 +23,14 @@ from typing import Any, Final
 import envoy
 import structlog
 
-from mesh.child import Child
+from mesh.child import Child, spawn
 from mesh.envoy.admin import Admin, AdminError
 from mesh.envoy.bootstrap import ADMIN_SOCKET
 from mesh.files import write_atomically, write_text_atomically
 
 BOOTSTRAP: Final = "bootstrap.json"
+BASE_ID: Final = "envoy.base"
+MAX_BASE_ID: Final = 2**28
 LOG: Final = "envoy.log"
 LOG_BYTES: Final = 4 * 2**20
 """A longer log is begun anew."""
@@ -106,22 +109,22 @@ class EnvoyProcess:
         try:
             info = await self.admin.server()
             epoch = int(info["command_line_options"].get("restart_epoch", 0)) + 1
-            base = (self.folder / "envoy.base").read_text().strip()
+            base = (self.folder / BASE_ID).read_text()
         except (AdminError, OSError, KeyError, ValueError) as error:
             log.warning("the running Envoy cannot be replaced gently; starting anew", error=str(error))
             self._child.end()
             return
         log.info("replacing Envoy", pid=self._child.pid, epoch=epoch)
         command = (*self._command(), "--base-id", base, "--restart-epoch", str(epoch))
-        fresh = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=True)
-        async with asyncio.timeout(START_S):
-            while await self._epoch() != epoch:
-                if fresh.poll() is not None:
-                    log.error("the new Envoy does not start; the old one stays", code=fresh.returncode)
-                    return
-                await asyncio.sleep(POLL_S)
+        fresh = spawn(command)
+        deadline = time.monotonic() + START_S
+        while await self._epoch() != epoch:
+            if time.monotonic() > deadline:
+                log.error("the new Envoy does not start; the old one stays")
+                return
+            await asyncio.sleep(POLL_S)
         self._child.let_go()
-        write_text_atomically(self.folder / "envoy.pid", str(fresh.pid))
+        write_text_atomically(self.folder / "envoy.pid", str(fresh))
         self._child.start()
 
     async def _epoch(self) -> int:
@@ -139,7 +142,10 @@ class EnvoyProcess:
     # ---- command ----
 
     def _first_command(self) -> Sequence[str]:
-        return (*self._command(), "--use-dynamic-base-id", "--base-id-path", str(self.folder / "envoy.base"))
+        # Envoy can choose one by itself, but two that start at once would choose the same and break down.
+        base = str(secrets.randbelow(MAX_BASE_ID))
+        write_text_atomically(self.folder / BASE_ID, base)
+        return (*self._command(), "--base-id", base)
 
     def _command(self) -> Sequence[str]:
         options = {

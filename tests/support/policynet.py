@@ -65,6 +65,8 @@ class PolicyNet:
     policies: dict[int, NodePolicies] = field(default_factory=dict)
     envoys: dict[int, EnvoyHost] = field(default_factory=dict)
     """Real proxies, by the number of the node; without them what they would judge is dropped."""
+    views: dict[int, NodeView] = field(default_factory=dict)
+    """What these were told, by the number of the node."""
 
     def add(self, node: Node, number: int, namespace: str, app: str, ports: Mapping[str, int] | None = None) -> None:
         """A pod with labels app and namespace; `ports` are the ports it has names for."""
@@ -98,7 +100,8 @@ class PolicyNet:
             assert not decided.problems, decided.problems
             present = node.datapath.ipcache()
             if node.number in self.envoys:
-                self.envoys[node.number].update(self._view(node, decided))
+                self.views[node.number] = self._view(node, decided)
+                self.envoys[node.number].update(self.views[node.number])
             node.datapath.set_policies(decided.policies)
             for prefix, number in decided.ipcache.items():
                 if prefix not in present:

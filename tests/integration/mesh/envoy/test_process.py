@@ -1,0 +1,84 @@
+"""A node's Envoy as a process: it outlives agents, dies and comes back, is replaced, refuses what makes no sense."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from mesh.envoy.node import Extra
+from mesh.envoy.process import shortened
+from tests.integration.mesh.envoy.test_requests import GET_ROOT, http, policy
+from tests.support.policynet import PolicyNet
+from tests.support.proxied import ask, ask_on, connection, echo_server
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.kernel
+
+
+def test_envoy_goes_on_without_its_agent_and_the_next_one_takes_it_over(mesh: PolicyNet) -> None:
+    mesh.apply(policy(http(GET_ROOT)))
+    host = mesh.envoys[mesh.near.number]
+    pid = host.node.process.pid
+    with echo_server(mesh["p"].pod.netns, 8080):
+        made = connection(mesh["s"].pod.netns, mesh["p"].ip, 8080)
+        assert ask_on(made).status == 200
+        host.stop_agent()
+        assert [ask_on(made, path=path).status for path in ("/", "/x")] == [200, 403]
+        host.start_agent()
+        assert host.node.process.pid == pid
+        mesh.apply(policy(http("{path: /x}")))
+        assert [ask_on(made, path=path).status for path in ("/", "/x")] == [403, 200]
+        made.close()
+
+
+def test_while_envoy_is_dead_the_kernel_refuses_and_then_it_comes_back(mesh: PolicyNet) -> None:
+    mesh.apply(policy(http(GET_ROOT)))
+    host = mesh.envoys[mesh.near.number]
+    process = host.node.process
+    with echo_server(mesh["p"].pod.netns, 8080):
+        os.kill(process.pid, signal.SIGSTOP)
+        dead = process.pid
+        os.kill(dead, signal.SIGKILL)
+        eventually(lambda: process.pid not in (0, dead))
+        eventually(lambda: host.run(host.node.is_listening()))
+        assert ask(mesh["s"].pod.netns, mesh["p"].ip, 8080).status == 200
+        assert ask(mesh["s"].pod.netns, mesh["p"].ip, 8080, path="/x").status == 403
+    assert host.node.status()["restarts"] == 1
+
+
+def test_an_envoy_with_another_bootstrap_is_replaced_and_no_connection_breaks(mesh: PolicyNet) -> None:
+    mesh.apply(policy(http(GET_ROOT)))
+    host = mesh.envoys[mesh.near.number]
+    before = host.node.process.pid
+    with echo_server(mesh["p"].pod.netns, 8080):
+        made = connection(mesh["s"].pod.netns, mesh["p"].ip, 8080)
+        assert ask_on(made).status == 200
+        (host.folder / "envoy.digest").write_text("of another one")
+        host.stop_agent()
+        host.start_agent()
+        assert host.node.process.pid not in (0, before)
+        assert ask_on(made).status == 200
+        made.close()
+        assert ask(mesh["s"].pod.netns, mesh["p"].ip, 8080).status == 200
+    assert host.node.status()["state"] == "ok"
+
+
+def test_what_envoy_refuses_is_told_in_its_words_and_the_rest_stays(mesh: PolicyNet) -> None:
+    mesh.apply(policy(http(GET_ROOT)))
+    host = mesh.envoys[mesh.near.number]
+    broken = {"name": "ns/c/broken", "type": "EDS", "eds_cluster_config": {}}
+    assert not host.run(host.node.update(mesh.views[mesh.near.number], Extra(clusters={"ns/c/broken": broken})))
+    assert host.node.status()["state"] == "warning"
+    assert any("ns/c/broken" in one for one in host.node.problems)
+    with echo_server(mesh["p"].pod.netns, 8080):
+        assert [ask(mesh["s"].pod.netns, mesh["p"].ip, 8080, path=path).status for path in ("/", "/x")] == [200, 403]
+    assert host.run(host.node.update(mesh.views[mesh.near.number]))
+    assert host.node.status()["state"] == "ok"
+
+
+def test_a_complaint_is_told_without_the_resource_that_it_quotes() -> None:
+    said = b'goo.gle/debug {\\n name: \\"x\\"\\n}\\n: Proto constraint validation failed (X.Y: value is required)'
+    assert shortened(said) == "Proto constraint validation failed (X.Y: value is required)"
+    assert len(shortened(b"x" * 10_000)) < 700
