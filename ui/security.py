@@ -8,6 +8,7 @@ Source:    W3C Content Security Policy Level 3; RFC 6265 (cookies). DNS rebindin
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
@@ -44,6 +45,8 @@ class Guard:
         self._app = app
         self._hosts = LOOPBACK | set(hosts)
         self._token = token
+        # Any token fits into a cookie so, and a cookie that leaks does not tell the token.
+        self._cookie = hashlib.sha256(f"flowscope cookie {token}".encode()).hexdigest()
         self._base = "/" + base_path.strip("/") if base_path.strip("/") else ""
         self._headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
@@ -77,7 +80,8 @@ class Guard:
             morsel = SimpleCookie(headers.get(b"cookie", "")).get(COOKIE)
         except CookieError:
             morsel = None
-        return self._is_token(morsel.value if morsel else "") or (scheme.lower() == "bearer" and self._is_token(bearer))
+        known = hmac.compare_digest((morsel.value if morsel else "").encode(), self._cookie.encode())
+        return known or (scheme.lower() == "bearer" and self._is_token(bearer))
 
     def _is_token(self, text: str) -> bool:
         return hmac.compare_digest(text.encode(), self._token.encode())
@@ -88,11 +92,11 @@ class Guard:
             return
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
         if scope["method"] == "POST" and scope["path"] == "/login":
-            given = parse_qs((await _body(receive)).decode("latin-1")).get("token", [""])[0]
+            given = parse_qs((await _body(receive)).decode("utf-8", "replace")).get("token", [""])[0]
         if self._is_token(given):
             # A relative address: below which path a proxy put us, only the browser knows.
             where = "./" if scope["path"] in ("/", "/login") else scope["path"].rpartition("/")[2]
-            cookie = f"{COOKIE}={self._token}; HttpOnly; SameSite=Strict; Path={self._base or '/'}; Max-Age=2592000"
+            cookie = f"{COOKIE}={self._cookie}; HttpOnly; SameSite=Strict; Path={self._base or '/'}; Max-Age=2592000"
             await self._redirect(send, where, [(b"set-cookie", cookie.encode())])
             return
         page = LOGIN.read_bytes() if scope["path"] in ("/", "/login") else b"log in first\n"

@@ -324,7 +324,7 @@ async def replay(hub: Hub, fleet: Fleet, per_second: int, lap_s: float = 2.0, ba
 
 
 async def serve(
-    listen: str, encoded: bool, hostile: bool, services: int, edges: int, per_second: int, history_s: float, flows: int
+    config: UiConfig, encoded: bool, hostile: bool, services: int, edges: int, per_second: int, history_s: float
 ) -> None:
     """The dashboard over a fleet, until it is killed."""
     from ui import main
@@ -339,7 +339,7 @@ async def serve(
 
     setattr(main, "follow", instead_of_a_relay)  # noqa: B010 - the module does not offer its name
     setattr(main, "follow_costs", cost)  # noqa: B010
-    await main.serve(UiConfig(listen=listen, flows=flows), asyncio.Event(), asyncio.Event())
+    await main.serve(config, asyncio.Event(), asyncio.Event())
 
 
 if __name__ == "__main__":
@@ -352,16 +352,18 @@ if __name__ == "__main__":
     words.add_argument("--flows", type=int, default=262_143)
     words.add_argument("--hostile", action="store_true", help="script in every name")
     words.add_argument("--encoded", action="store_true", help="feed batches made before, as a relay sends them")
+    words.add_argument("--token", default="")
+    words.add_argument("--base-path", default="")
     given = words.parse_args()
+    config = UiConfig(listen=given.listen, flows=given.flows, token=given.token, base_path=given.base_path)
     asyncio.run(
         serve(
-            given.listen,
+            config,
             given.encoded,
             given.hostile,
             given.services,
             given.edges,
             given.per_second,
             given.history_s,
-            given.flows,
         )
     )

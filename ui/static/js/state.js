@@ -36,6 +36,7 @@ export class State extends EventTarget {
     const changed = Object.keys(change).filter((name) => JSON.stringify(change[name]) !== JSON.stringify(this.#value[name]));
     if (changed.length === 0) return;
     this.#value = { ...this.#value, ...change };
+    if ("range" in change || "compare" in change) this.#problems = [];
     history[step ? "pushState" : "replaceState"](null, "", this.address());
     this.#tell(changed);
   }
