@@ -74,16 +74,22 @@ PROGRAM_FILES: Final = {
     "endpoint_ingress": "tail_endpoint_ingress.bpf.o",
     "endpoint_egress": "tc_from_container.bpf.o",
     "service": "tail_service.bpf.o",
+    "reverse": "tail_service.bpf.o",
     "from_overlay": "tc_from_overlay.bpf.o",
     "to_overlay": "tc_to_overlay.bpf.o",
     "from_host": "tc_from_host.bpf.o",
+    "host_translated": "tc_from_host.bpf.o",
     "host_ingress": "tc_to_host.bpf.o",
     "from_netdev": "tc_from_netdev.bpf.o",
+    "netdev_translated": "tc_from_netdev.bpf.o",
     "to_netdev": "tc_to_netdev.bpf.o",
 }
 CALLS: Final = {
     maps.CALL_SERVICE: "service",
     maps.CALL_CONTAINER_TRANSLATED: "container_translated",
+    maps.CALL_HOST_TRANSLATED: "host_translated",
+    maps.CALL_NETDEV_TRANSLATED: "netdev_translated",
+    maps.CALL_REVERSE: "reverse",
 }
 """Programs that others continue in (include/calls.h)."""
 MAP_NAMES: Final = (
@@ -99,6 +105,10 @@ MAP_NAMES: Final = (
     maps.IPCACHE,
     maps.FRAGMENTS,
     maps.CALLS,
+    maps.NAT4,
+    maps.NAT6,
+    maps.NOT_MASQUERADED,
+    maps.ANNOUNCED,
     *maps.CONNTRACK,
     *maps.SERVICES,
 )
@@ -224,6 +234,7 @@ class Datapath:
         self._programs: dict[str, Program] = {}
         self._policies: PolicyMaps | None = None
         self._services: ServiceMaps | None = None
+        self._netdevs: dict[int, str] = {}
 
     @property
     def pin_dir(self) -> Path:
@@ -294,7 +305,8 @@ class Datapath:
 
     def attach_netdev(self, ifname: str) -> None:
         """Put the device programs on one of the node's own devices (eth0)."""
-        self._attach(ifname, ingress="from_netdev", egress="to_netdev")
+        ifindex = self._attach(ifname, ingress="from_netdev", egress="to_netdev")
+        self._netdevs[ifindex] = self._namespace.mac(ifindex)
 
     def attach_endpoint(self, endpoint: Endpoint) -> None:
         """Make a pod reachable, or update it: programs on its veth, endpoint map. The ipcache is set separately."""
@@ -366,6 +378,37 @@ class Datapath:
     def services(self) -> list[ServiceFrontend]:
         """Services as the kernel has them."""
         return self._service_maps().services()
+
+    def set_masquerade(self, ipv4: IPv4Address | None, ipv6: IPv6Address | None, exclude: Iterable[Prefix]) -> None:
+        """The node's addresses, with which pods' packets leave for the world and clients' packets for other nodes.
+
+        None: packets of that family leave as they are. Destinations in `exclude` see the pods' own addresses.
+        """
+        table = self._map(maps.NOT_MASQUERADED)
+        wanted = {_ipcache_key(prefix) for prefix in exclude}
+        for key in wanted:
+            table.update(key, b"\1")
+        for key, _ in table.items():
+            if key not in wanted:
+                table.delete(key)
+        self._change_config(
+            masquerade4=maps.address_bytes(ipv4 or IPv4Address(0)),
+            masquerade6=maps.address_bytes(ipv6 or IPv6Address(0)),
+        )
+
+    def set_announced(self, addresses: Iterable[Address]) -> None:
+        """Addresses this node answers for (ARP, neighbour solicitation) on the devices given to attach_netdev()."""
+        table = self._map(maps.ANNOUNCED)
+        present = dict(table.items())
+        wanted: dict[bytes, bytes] = {}
+        for address in addresses:
+            for ifindex, mac in self._netdevs.items():
+                wanted.update([_announcement(address, ifindex, mac)])
+        for key, value in wanted.items():
+            if key not in present or present[key][8:14] != value[8:14]:
+                table.update(key, value)
+        for key in present.keys() - wanted.keys():
+            table.delete(key)
 
     def set_host_addresses(self, addresses: Iterable[Address]) -> None:
         """All addresses of this node that pods may talk to, router addresses included; replaces the earlier set."""
@@ -615,6 +658,14 @@ def _interface_info(endpoint: Endpoint) -> bytes:
     info["mac"] = np.frombuffer(maps.mac_bytes(endpoint.pod_mac), np.uint8)
     info["host_mac"] = np.frombuffer(maps.mac_bytes(endpoint.host_mac), np.uint8)
     return info.tobytes()
+
+
+def _announcement(address: Address, ifindex: int, mac: str) -> tuple[bytes, bytes]:
+    key, value = np.zeros(1, maps.ANNOUNCE_KEY), np.zeros(1, maps.ANNOUNCE_VALUE)
+    key["address"] = maps.address_bytes(address)
+    key["ifindex"], key["family"] = ifindex, maps.family_of(address)
+    value["mac"] = np.frombuffer(maps.mac_bytes(mac), np.uint8)
+    return key.tobytes(), value.tobytes()
 
 
 def _ipcache_key(prefix: Prefix) -> bytes:

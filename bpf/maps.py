@@ -46,6 +46,10 @@ LB4_SOURCE_RANGE: Final = "cilium_lb4_source_range"
 LB6_SOURCE_RANGE: Final = "cilium_lb6_source_range"
 MAGLEV: Final = "cilium_lb4_maglev"
 CALLS: Final = "cilium_calls"
+NAT4: Final = "cilium_snat_v4_external"
+NAT6: Final = "cilium_snat_v6_external"
+NOT_MASQUERADED: Final = "cilium_ipmasq"
+ANNOUNCED: Final = "cilium_l2_responder"
 
 CONNTRACK: Final = (CT4_TCP, CT4_ANY, CT6_TCP, CT6_ANY)
 SERVICES: Final = (
@@ -74,6 +78,8 @@ NODE_CONFIG: Final = np.dtype(
         ("tunnel_port_be", ">u2"),
         ("monitor_flags", "u1"),
         ("pad", "u1", (5,)),
+        ("masquerade4", "u1", (16,)),
+        ("masquerade6", "u1", (16,)),
     ]
 )
 ENDPOINT_KEY: Final = np.dtype([("ip", "u1", (16,)), ("family", "u1"), ("key", "u1"), ("cluster_id", "<u2")])
@@ -214,6 +220,20 @@ AFFINITY_MATCH_KEY: Final = np.dtype([("backend_id", "<u4"), ("rev_nat_index_be"
 SOURCE_RANGE_KEY: Final = np.dtype(
     [("prefix_length", "<u4"), ("rev_nat_index_be", ">u2"), ("pad", "<u2"), ("address", "u1", (16,))]
 )
+NAT_KEY: Final = np.dtype(
+    [
+        ("daddr", "u1", (16,)),
+        ("saddr", "u1", (16,)),
+        ("dport", ">u2"),
+        ("sport", ">u2"),
+        ("protocol", "u1"),
+        ("direction", "u1"),
+        ("pad", "u1", (2,)),
+    ]
+)
+NAT_ENTRY: Final = np.dtype([("address", "u1", (16,)), ("port", ">u2"), ("pad", "<u2"), ("created_s", "<u4")])
+ANNOUNCE_KEY: Final = np.dtype([("address", "u1", (16,)), ("ifindex", "<u4"), ("family", "u1"), ("pad", "u1", (3,))])
+ANNOUNCE_VALUE: Final = np.dtype([("answers", "<u8"), ("mac", "u1", (6,)), ("pad", "u1", (2,))])
 METRICS_KEY: Final = np.dtype(
     [("reason", "u1"), ("direction", "u1"), ("line", "<u2"), ("file", "u1"), ("reserved", "u1", (3,))]
 )
@@ -243,6 +263,10 @@ C_STRUCTS: Final[dict[str, np.dtype[np.void]]] = {
     "affinity_value": AFFINITY_VALUE,
     "affinity_match": AFFINITY_MATCH_KEY,
     "source_range_key": SOURCE_RANGE_KEY,
+    "nat_key": NAT_KEY,
+    "nat_entry": NAT_ENTRY,
+    "announce_key": ANNOUNCE_KEY,
+    "announce_value": ANNOUNCE_VALUE,
     "metrics_key": METRICS_KEY,
     "metrics_value": METRICS_VALUE,
     "event_stats": EVENT_STATS_VALUE,
@@ -278,6 +302,11 @@ ALGORITHM_MAGLEV: Final = 2
 SOURCE_RANGE_STATIC_BITS: Final = 32
 CALL_SERVICE: Final = 0
 CALL_CONTAINER_TRANSLATED: Final = 1
+CALL_HOST_TRANSLATED: Final = 2
+CALL_NETDEV_TRANSLATED: Final = 3
+CALL_REVERSE: Final = 4
+NAT_OUT: Final = 0
+NAT_IN: Final = 1
 
 DROP_FILES: Final = {
     210: "tc_from_container.bpf.c",
@@ -298,6 +327,7 @@ DROP_FILES: Final = {
     229: "proxy.h",
     225: "services.h",
     226: "rewrite.h",
+    227: "nat.h",
 }
 """Names of the `file` number in drop events of our own programs (include/drops.h)."""
 

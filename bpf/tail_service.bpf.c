@@ -6,7 +6,8 @@
  * by a Maglev table.
  */
 #include "events.h"
-#include "lookup.h"
+#include "forward.h"
+#include "nat.h"
 #include "services.h"
 
 /* A client that closes may still be reading, so the choice outlives the connection's end, as long as packets come. */
@@ -67,6 +68,16 @@ static __always_inline void remember_affinity(const struct packet *pkt, const st
 	bpf_map_update_elem(affinity_map(pkt->family), &key, &value, BPF_ANY);
 }
 
+/* Multiply and fold, after MurmurHash3. */
+static __always_inline __u32 mix(__u32 hash, __u32 word)
+{
+	word *= 0xCC9E2D51;
+	word = word << 15 | word >> 17;
+	hash ^= word * 0x1B873593;
+	hash = hash << 13 | hash >> 19;
+	return hash * 5 + 0xE6546B64;
+}
+
 static __always_inline __u32
 random_backend(const struct packet *pkt, const struct lb_service *service, __u8 scope)
 {
@@ -79,8 +90,29 @@ random_backend(const struct packet *pkt, const struct lb_service *service, __u8 
 	return slot ? slot->target : 0;
 }
 
+/* The backend that every node would choose for this client's port; 0: there is no table. */
+static __always_inline __u32 maglev_backend(const struct packet *pkt, const struct lb_service *service)
+{
+	__u16 index_be = service->rev_nat_index_be;
+	void *table = bpf_map_lookup_elem(&cilium_lb4_maglev, &index_be);
+	__u32 zero = 0, hash = pkt->sport << 16 | pkt->dport;
+	const __u32 *ids;
+
+	if (!table)
+		return 0;
+	ids = bpf_map_lookup_elem(table, &zero);
+	if (!ids)
+		return 0;
+	hash = mix(mix(mix(mix(mix(hash, pkt->protocol), pkt->saddr.ip6[0]), pkt->saddr.ip6[1]), pkt->saddr.ip6[2]),
+		   pkt->saddr.ip6[3]);
+	hash %= MAGLEV_SIZE;
+	/* The verifier does not know what a remainder is. */
+	asm volatile("" : "+r"(hash));
+	return hash < MAGLEV_SIZE ? ids[hash] : 0;
+}
+
 static __always_inline __u32
-new_backend(const struct packet *pkt, const struct lb_service *service, __u8 scope)
+new_backend(const struct packet *pkt, const struct lb_service *service, __u8 scope, enum caller caller)
 {
 	__u32 id = 0;
 
@@ -88,6 +120,9 @@ new_backend(const struct packet *pkt, const struct lb_service *service, __u8 sco
 		return 0;
 	if (service->flags & SERVICE_AFFINITY)
 		id = affine_backend(pkt, service);
+	/* Pods always choose at random: only clients outside may come by another node next time. */
+	if (!id && caller == CALLER_NETDEV && service->target >> ALGORITHM_SHIFT == ALGORITHM_MAGLEV)
+		id = maglev_backend(pkt, service);
 	if (!id)
 		id = random_backend(pkt, service, scope);
 	return id;
@@ -112,7 +147,7 @@ static __always_inline void keep_choice(struct ct_entry *entry, const struct pac
 /* The backend of this packet's connection; chosen now if there is none, or it is gone. Returns 0 or -DROP_*. */
 static __always_inline int
 choose(struct packet *pkt, void *map, const void *key, const struct lb_service *service, __u8 scope,
-       struct choice *choice)
+       enum caller caller, struct choice *choice)
 {
 	struct ct_entry *entry = bpf_map_lookup_elem(map, key), first = {};
 	__u32 now = now_s(), id;
@@ -124,7 +159,7 @@ choose(struct packet *pkt, void *map, const void *key, const struct lb_service *
 		id = entry->rx_bytes;
 		keep_choice(entry, pkt, now);
 	} else {
-		id = new_backend(pkt, service, scope);
+		id = new_backend(pkt, service, scope, caller);
 		if (!id || !find_backend(id, pkt->family, choice))
 			return DROP(pkt, DROP_NO_BACKEND, 0);
 		first.rx_bytes = id;
@@ -140,23 +175,41 @@ choose(struct packet *pkt, void *map, const void *key, const struct lb_service *
 }
 
 static __always_inline int
-choose_backend(struct packet *pkt, const struct lb_service *service, __u8 scope, struct choice *choice)
+choose_backend(struct packet *pkt, const struct lb_service *service, __u8 scope, enum caller caller,
+	       struct choice *choice)
 {
 	if (pkt->family == FAMILY_IPV4) {
 		struct ct4_key key = { .daddr = pkt->daddr.ip4, .saddr = pkt->saddr.ip4, .dport = pkt->dport,
 				       .sport = pkt->sport, .protocol = pkt->protocol, .flags = CT_SERVICE };
 
-		return choose(pkt, ct_map(pkt->family, pkt->protocol), &key, service, scope, choice);
+		return choose(pkt, ct_map(pkt->family, pkt->protocol), &key, service, scope, caller, choice);
 	} else {
 		struct ct6_key key = { .daddr = pkt->daddr, .saddr = pkt->saddr, .dport = pkt->dport,
 				       .sport = pkt->sport, .protocol = pkt->protocol, .flags = CT_SERVICE };
 
-		return choose(pkt, ct_map(pkt->family, pkt->protocol), &key, service, scope, choice);
+		return choose(pkt, ct_map(pkt->family, pkt->protocol), &key, service, scope, caller, choice);
 	}
 }
 
-/* Returns how the connection is to be handled, above 0; or -DROP_*. */
-static __always_inline int translate(struct __sk_buff *skb, struct packet *pkt, __u32 *handling)
+/* Remember a connection of a client that is no endpoint here, so that its answers are known. Returns 0 or -DROP_*. */
+static __always_inline int track_for_node(struct __sk_buff *skb, struct packet *pkt, __u32 handling)
+{
+	const struct node_config *config = node_config();
+	struct ct_state ct = {};
+	int ret;
+
+	if (!config)
+		return DROP(pkt, DROP_NO_CONFIG, 0);
+	ret = ct_lookup(skb, pkt, CT_EGRESS, config, &ct);
+	skb->cb[SERVICE_REASON] = ct.status;
+	skb->cb[SERVICE_MONITOR] = ct.monitor;
+	if (ret || !ct_is_due(&ct, handling))
+		return ret;
+	return ct_create(skb, pkt, CT_EGRESS, IDENTITY_UNKNOWN, handling);
+}
+
+/* Fills how the connection is to be handled. Returns 0 or -DROP_*. */
+static __always_inline int translate(struct __sk_buff *skb, struct packet *pkt, enum caller caller, __u32 *handling)
 {
 	const struct lb_service *service;
 	__u8 scope = SCOPE_EXTERNAL;
@@ -167,18 +220,18 @@ static __always_inline int translate(struct __sk_buff *skb, struct packet *pkt, 
 	if (ret)
 		return ret;
 	service = find_service(pkt);
-	if (service && service->flags2 & SERVICE2_TWO_SCOPES) {
+	if (service && service->flags2 & SERVICE2_TWO_SCOPES && caller != CALLER_NETDEV) {
 		scope = SCOPE_INTERNAL;
 		service = service_slot(pkt, pkt->dport, pkt->protocol, scope, 0);
 	}
 	/* Gone since the caller saw it. */
 	if (!service)
 		return DROP(pkt, DROP_NO_BACKEND, 0);
-	ret = choose_backend(pkt, service, scope, &choice);
+	ret = choose_backend(pkt, service, scope, caller, &choice);
 	if (ret)
 		return ret;
 	*handling = service->rev_nat_index_be << CT_REV_NAT_SHIFT;
-	if (same_address(&choice.address, &pkt->saddr)) {
+	if (caller == CALLER_CONTAINER && same_address(&choice.address, &pkt->saddr)) {
 		union addr loopback = loopback_address(pkt->family);
 
 		*handling |= CT_ENTRY_LOOPBACK;
@@ -187,7 +240,10 @@ static __always_inline int translate(struct __sk_buff *skb, struct packet *pkt, 
 			return ret;
 	}
 	ret = rewrite_address(skb, pkt, SIDE_DESTINATION, &choice.address);
-	return ret ? ret : rewrite_port(skb, pkt, SIDE_DESTINATION, choice.port);
+	if (!ret)
+		ret = rewrite_port(skb, pkt, SIDE_DESTINATION, choice.port);
+	/* A pod's connection has an entry anyway, made where its packets are judged. */
+	return ret || caller == CALLER_CONTAINER ? ret : track_for_node(skb, pkt, *handling | CT_ENTRY_NODE_PORT);
 }
 
 SEC("tc")
@@ -199,7 +255,7 @@ int service(struct __sk_buff *skb)
 	const struct interface_info *own;
 	int ret;
 
-	ret = translate(skb, &pkt, &handling);
+	ret = translate(skb, &pkt, caller, &handling);
 	if (!ret) {
 		skb->cb[SERVICE_HANDLING] = handling;
 		bpf_tail_call(skb, &cilium_calls, caller);
@@ -211,6 +267,66 @@ int service(struct __sk_buff *skb)
 		drop.src_identity = own->identity;
 	}
 	return drop_packet(skb, &pkt, ret, &drop);
+}
+
+/* An answer for the node itself, or for a client outside: source translation first, then that of the service. */
+static __always_inline int send_back(struct __sk_buff *skb, struct packet *pkt, struct trace *trace)
+{
+	const struct node_config *config = node_config();
+	const struct endpoint_info *local;
+	struct ct_state ct = {};
+	int ret;
+
+	ret = config ? parse_packet(skb, pkt) : DROP(pkt, DROP_NO_CONFIG, 0);
+	if (!ret)
+		ret = nat_back(skb, pkt);
+	if (ret < 0)
+		return ret;
+	ret = ct_known_protocol(pkt) ? ct_lookup(skb, pkt, CT_INGRESS, config, &ct) : 0;
+	if (ret)
+		return ret;
+	if (ct.status == CT_REPLY && ct.rev_nat_index_be) {
+		/* The pod that answers knows its connection; of another node's pod this node knows it. */
+		if (trace->reason == REASON_UNKNOWN) {
+			trace->reason = CT_REPLY;
+			trace->monitor = ct.monitor;
+		}
+		trace->orig_ip = pkt->saddr;
+		ret = translate_reply(skb, pkt, &ct);
+		if (ret)
+			return ret;
+	}
+	local = find_endpoint(&pkt->daddr, pkt->family);
+	if (!local) {
+		trace->point = TO_NETWORK;
+		trace->dst_identity = identity_of(&pkt->daddr, pkt->family);
+		trace_packet(skb, config, pkt->family, trace);
+		return forward_by_route(skb, pkt);
+	}
+	trace->point = TO_HOST;
+	trace->dst_identity = IDENTITY_HOST;
+	trace->ifindex = config->host_ifindex;
+	trace_packet(skb, config, pkt->family, trace);
+	return to_host(skb, pkt, config);
+}
+
+SEC("tc")
+int reverse(struct __sk_buff *skb)
+{
+	struct packet pkt = { .family = packet_family(skb) };
+	struct trace trace = {
+		.src_identity = skb->cb[REVERSE_SRC_IDENTITY],
+		.source = skb->cb[REVERSE_SOURCE],
+		.reason = skb->cb[REVERSE_REASON],
+		.monitor = skb->cb[REVERSE_MONITOR],
+	};
+	int ret = send_back(skb, &pkt, &trace);
+
+	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &(struct drop){
+		.direction = METRIC_EGRESS,
+		.source = trace.source,
+		.src_identity = trace.src_identity,
+	});
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

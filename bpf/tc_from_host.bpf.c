@@ -1,6 +1,7 @@
 /* tc egress of cilium_host: packets of the node's own stack to pods, here or on other nodes. */
 #include "forward.h"
 #include "proxy.h"
+#include "services.h"
 
 /* A load balancer speaks in a pod's name: go on in that pod's egress program. Returns when the source is no pod of this
  * node, with 0, or when that program is not there, with -DROP_*.
@@ -45,6 +46,8 @@ static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, con
 		return to_host(skb, pkt, config);
 	}
 	/* Only addresses of pods are routed to this device: one that nobody has is a pod that is gone. */
+	if (is_service_address(pkt))
+		return DROP(pkt, DROP_NO_BACKEND, 0);
 	if (local || !has_tunnel(remote))
 		return DROP(pkt, DROP_STALE_OR_UNROUTABLE, 0);
 	trace_packet(skb, config, pkt->family, &(struct trace){
@@ -59,12 +62,49 @@ static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, con
 	return encapsulate(skb, pkt, config, remote, src_identity);
 }
 
+/* A process of the node asks for a service. Returns TC_ACT_* or -DROP_*, or not at all. */
+static __always_inline int to_service(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
+				      const struct lb_service *service, __u32 src_identity)
+{
+	__be16 proxy_port_be = service_proxy_port(service);
+
+	if (!proxy_port_be) {
+		skb->cb[SERVICE_SRC_IDENTITY] = src_identity;
+		return translate_service(skb, pkt, CALLER_HOST);
+	}
+	return redirect_to_proxy(skb, pkt, config, AT_EGRESS, &(struct trace){
+		.reason = CT_NEW,
+		.monitor = MONITOR_DEFAULT,
+		.source = config->host_endpoint_id,
+		.src_identity = src_identity,
+		.dst_id = bpf_ntohs(proxy_port_be),
+	});
+}
+
+/* The second half for packets that the service program has translated. */
+SEC("tc")
+int host_translated(struct __sk_buff *skb)
+{
+	const struct node_config *config = node_config();
+	struct packet pkt = { .family = packet_family(skb) };
+	struct drop drop = { .direction = METRIC_EGRESS, .src_identity = skb->cb[SERVICE_SRC_IDENTITY] };
+	int ret;
+
+	ret = config ? parse_packet(skb, &pkt) : DROP(&pkt, DROP_NO_CONFIG, 0);
+	if (!ret && config) {
+		drop.source = config->host_endpoint_id;
+		ret = handle(skb, &pkt, config, drop.src_identity, false, &drop.dst_identity);
+	}
+	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
+}
+
 SEC("tc")
 int from_host(struct __sk_buff *skb)
 {
 	const struct node_config *config = node_config();
 	struct packet pkt = { .family = packet_family(skb) };
 	struct drop drop = { .direction = METRIC_EGRESS };
+	const struct lb_service *service;
 	bool from_l7lb = (skb->mark & MARK_KIND_MASK) == MARK_FROM_L7LB;
 	int ret;
 
@@ -88,7 +128,12 @@ int from_host(struct __sk_buff *skb)
 		.ifindex = skb->ifindex,
 		.monitor = MONITOR_DEFAULT,
 	});
-	ret = handle(skb, &pkt, config, drop.src_identity, from_l7lb, &drop.dst_identity);
+	/* Proxies speak to backends, never to services. */
+	service = skb->tc_index & TC_INDEX_FROM_PROXY ? NULL : find_service(&pkt);
+	if (service)
+		ret = to_service(skb, &pkt, config, service, drop.src_identity);
+	else
+		ret = handle(skb, &pkt, config, drop.src_identity, from_l7lb, &drop.dst_identity);
 	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
 }
 

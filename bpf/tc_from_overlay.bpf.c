@@ -1,5 +1,6 @@
 /* tc ingress of the vxlan device: packets of other nodes, decapsulated; the VNI says who sent them. */
 #include "forward.h"
+#include "services.h"
 
 static __always_inline int tunnel_identity(struct __sk_buff *skb, struct packet *pkt, __u32 *identity)
 {
@@ -39,15 +40,12 @@ handle(struct __sk_buff *skb, struct packet *pkt, const struct node_config *conf
 		return deliver(skb, pkt, local, src_identity, DELIVER_PEER);
 	if (!local)
 		return TC_ACT_OK;
-	trace_packet(skb, config, pkt->family, &(struct trace){
-		.point = TO_HOST,
+	/* For the node, or an answer to somebody for whom the node asked. */
+	return translate_answer(skb, pkt, &(struct trace){
 		.reason = REASON_UNKNOWN,
 		.source = config->host_endpoint_id,
 		.src_identity = src_identity,
-		.dst_identity = IDENTITY_HOST,
-		.ifindex = config->host_ifindex,
 	});
-	return to_host(skb, pkt, config);
 }
 
 SEC("tc")

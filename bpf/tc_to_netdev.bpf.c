@@ -1,4 +1,5 @@
-/* tc egress of the node's own devices: what leaves for the network. Seen, not touched. (Masquerade, host policy.) */
+/* tc egress of the node's own devices: what leaves for the network. Pods get the node's address. (Host policy.) */
+#include "nat.h"
 #include "proxy.h"
 
 /* Answers to a proxy that speaks in a pod's name are to find the proxy. */
@@ -14,6 +15,34 @@ static __always_inline int note_proxy(struct __sk_buff *skb, struct packet *pkt,
 	return track_proxy(skb, pkt, config, *identity, proxy_of(skb->mark), &ct);
 }
 
+/* Do others see this destination's clients with their own addresses? */
+static __always_inline bool is_not_masqueraded(const struct packet *pkt)
+{
+	struct ipcache_key key = {
+		.prefix_length = IPCACHE_STATIC_BITS + (pkt->family == FAMILY_IPV4 ? 32 : 128),
+		.family = pkt->family,
+		.ip = pkt->daddr,
+	};
+
+	return bpf_map_lookup_elem(&cilium_ipmasq, &key);
+}
+
+/* What a pod of this node opens leaves with the node's address; fills the one it had. Returns 0 or -DROP_*. */
+static __always_inline int
+masquerade(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config, union addr *orig_ip)
+{
+	const union addr *node = masquerade_address(config, pkt->family);
+	const struct endpoint_info *pod;
+
+	if (is_unspecified(node) || parse_packet(skb, pkt) || pkt->icmp_error)
+		return 0;
+	pod = find_endpoint(&pkt->saddr, pkt->family);
+	if (!pod || pod->flags & ENDPOINT_HOST || is_not_masqueraded(pkt) || ct_is_reply(pkt, CT_EGRESS))
+		return 0;
+	*orig_ip = pkt->saddr;
+	return nat_out(skb, pkt, node);
+}
+
 SEC("tc")
 int to_netdev(struct __sk_buff *skb)
 {
@@ -21,8 +50,9 @@ int to_netdev(struct __sk_buff *skb)
 	struct packet pkt = { .family = packet_family(skb) };
 	struct drop drop = { .direction = METRIC_EGRESS };
 	__u32 identity = IDENTITY_UNKNOWN;
+	union addr orig_ip = {};
 	__u8 flags = 0;
-	int ret;
+	int ret = 0;
 
 	if (pkt.family == FAMILY_NONE || !config)
 		return TC_ACT_OK;
@@ -37,9 +67,13 @@ int to_netdev(struct __sk_buff *skb)
 	case MARK_FROM_INGRESS_PROXY:
 	case MARK_FROM_EGRESS_PROXY:
 		ret = note_proxy(skb, &pkt, config, &identity);
-		if (ret)
-			return drop_packet(skb, &pkt, ret, &drop);
 		break;
+	}
+	if (!ret && !flags)
+		ret = masquerade(skb, &pkt, config, &orig_ip);
+	if (ret) {
+		drop.src_identity = identity;
+		return drop_packet(skb, &pkt, ret, &drop);
 	}
 	trace_packet(skb, config, pkt.family, &(struct trace){
 		.point = TO_NETWORK,
@@ -48,6 +82,7 @@ int to_netdev(struct __sk_buff *skb)
 		.source = config->host_endpoint_id,
 		.src_identity = identity,
 		.ifindex = skb->ifindex,
+		.orig_ip = orig_ip,
 	});
 	return TC_ACT_OK;
 }

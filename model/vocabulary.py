@@ -263,6 +263,7 @@ DROP_FILES: Final[dict[int, str]] = {
     229: "proxy.h",
     225: "services.h",
     226: "rewrite.h",
+    227: "nat.h",
 }
 """Source files of drop events by file id; others print as "unknown(N)"."""
 

@@ -7,11 +7,24 @@
 /* The jump to the service program, and back. */
 enum service_scratch {
 	SERVICE_CALLER,		/* there: enum caller */
+	SERVICE_SRC_IDENTITY,	/* there and back: who sends, where the caller knows it from elsewhere */
+	SERVICE_REASON,		/* back, of a client that is no endpoint: enum ct_status */
+	SERVICE_MONITOR,	/* and whether it is to be told */
 	SERVICE_HANDLING,	/* back: how the connection is handled, as ct_create() takes it */
 };
 
 enum caller {			/* whose second half goes on with the translated packet */
 	CALLER_CONTAINER = CALL_CONTAINER_TRANSLATED,
+	CALLER_HOST = CALL_HOST_TRANSLATED,
+	CALLER_NETDEV = CALL_NETDEV_TRANSLATED,
+};
+
+/* The jump to the program that translates answers for clients that are no endpoints here. */
+enum reverse_scratch {
+	REVERSE_SRC_IDENTITY,
+	REVERSE_SOURCE,		/* endpoint that tells; 0: the node */
+	REVERSE_REASON,		/* enum ct_status */
+	REVERSE_MONITOR,
 };
 
 #endif

@@ -104,6 +104,9 @@ enum deliver {			/* how the ingress program hands the packet over */
 enum call {			/* index in cilium_calls */
 	CALL_SERVICE,
 	CALL_CONTAINER_TRANSLATED,
+	CALL_HOST_TRANSLATED,
+	CALL_NETDEV_TRANSLATED,
+	CALL_REVERSE,
 	CALLS,
 };
 

@@ -20,9 +20,14 @@ enum drop_reason {
 	DROP_NO_BACKEND = 158,		/* of a service; or a port that the service's address does not have */
 	DROP_NO_TUNNEL_ENDPOINT = 160,
 	DROP_NO_CONFIG = 165,
+	DROP_NAT_NO_MAPPING = 167,	/* no port is free, or the node has no address to leave with */
+	DROP_NAT_UNSUPPORTED = 168,
+	DROP_FIB_LOOKUP_FAILED = 169,
 	DROP_ENCAPSULATION_PROHIBITED = 170,
 	DROP_INVALID_IDENTITY = 171,
+	DROP_IS_CLUSTER_IP = 174,	/* and asked for from outside */
 	DROP_FRAGMENT_NOT_FOUND = 175,
+	DROP_SOURCE_RANGE = 177,	/* the service is not for this client */
 	DROP_SOCKET_NOT_FOUND = 178,	/* a proxy's connection, but the proxy is gone */
 	DROP_SOCKET_ASSIGN_FAILED = 179,
 	DROP_PROXY_NOT_SUPPORTED = 180,	/* nobody listens at the proxy's port */
@@ -52,6 +57,7 @@ enum drop_file {
 	FILE_POLICY = 224,
 	FILE_SERVICES = 225,
 	FILE_REWRITE = 226,
+	FILE_NAT = 227,
 	FILE_PROXY = 229,
 };
 
@@ -75,6 +81,7 @@ enum drop_file {
 	FILE_IS("policy.h") ? FILE_POLICY : \
 	FILE_IS("services.h") ? FILE_SERVICES : \
 	FILE_IS("rewrite.h") ? FILE_REWRITE : \
+	FILE_IS("nat.h") ? FILE_NAT : \
 	FILE_IS("proxy.h") ? FILE_PROXY : FILE_UNKNOWN)
 
 /* `return DROP(pkt, reason, ext)`: a negative result that remembers where it was decided. */

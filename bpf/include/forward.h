@@ -40,6 +40,36 @@ next_hop(struct __sk_buff *skb, struct packet *pkt, const __u8 *source_mac, cons
 	return 0;
 }
 
+/* Out by the node's routes, without the stack's say: its source may be an address that the stack takes for its own.
+ * Returns TC_ACT_REDIRECT or -DROP_*.
+ */
+static __always_inline int forward_by_route(struct __sk_buff *skb, struct packet *pkt)
+{
+	__u8 no_mac[ETH_ALEN] = {};	/* the neighbour's follows */
+	struct bpf_fib_lookup fib = { .l4_protocol = pkt->protocol, .ifindex = skb->ifindex };
+	struct bpf_redir_neigh next = {};
+	long result;
+	int ret;
+
+	fib.family = next.nh_family = pkt->family == FAMILY_IPV4 ? 2 /* AF_INET */ : 10 /* AF_INET6 */;
+	if (pkt->family == FAMILY_IPV4) {
+		fib.ipv4_src = pkt->saddr.ip4;
+		fib.ipv4_dst = pkt->daddr.ip4;
+	} else {
+		memcpy(fib.ipv6_src, &pkt->saddr, 16);
+		memcpy(fib.ipv6_dst, &pkt->daddr, 16);
+	}
+	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return DROP(pkt, DROP_FIB_LOOKUP_FAILED, result);
+	ret = next_hop(skb, pkt, no_mac, no_mac);
+	if (ret)
+		return ret;
+	/* The lookup leaves the gateway where the destination stood. */
+	memcpy(next.ipv6_nh, fib.ipv6_dst, 16);
+	return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
+}
+
 /* Hand the packet to a local endpoint's ingress program, which decides and delivers. Returns only on failure. */
 static __always_inline int
 deliver(struct __sk_buff *skb, struct packet *pkt, const struct endpoint_info *endpoint, __u32 src_identity,

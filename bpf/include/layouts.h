@@ -24,8 +24,10 @@ struct node_config {
 	__be16	tunnel_port_be;		/* UDP port of the overlay */
 	__u8	monitor_flags;		/* TCP flags whose first sight is reported */
 	__u8	pad[5];
+	union addr masquerade4;		/* source of what pods send to the world; unspecified: their own */
+	union addr masquerade6;
 };
-_Static_assert(sizeof(struct node_config) == 32, "layout known to maps.py");
+_Static_assert(sizeof(struct node_config) == 64, "layout known to maps.py");
 
 enum aggregation {
 	AGGREGATE_NONE = 0,
@@ -315,6 +317,47 @@ struct source_range_key {		/* cilium_lb4_source_range, cilium_lb6_source_range: 
 _Static_assert(sizeof(struct source_range_key) == 24, "layout known to maps.py");
 
 #define SOURCE_RANGE_STATIC_BITS	32
+
+/* ---- source translation, announced addresses ---- */
+
+struct nat_key {			/* cilium_snat_v4_external, cilium_snat_v6_external */
+	union addr daddr;
+	union addr saddr;
+	__be16	dport;
+	__be16	sport;
+	__u8	protocol;
+	__u8	direction;		/* enum nat_direction */
+	__u8	pad[2];
+};
+_Static_assert(sizeof(struct nat_key) == 40, "layout known to maps.py");
+
+enum nat_direction {
+	NAT_OUT = 0,			/* as the packet is before it is translated */
+	NAT_IN = 1,			/* as its answer arrives */
+};
+
+struct nat_entry {
+	union addr address;		/* NAT_OUT: new source; NAT_IN: the source that it was */
+	__be16	port;
+	__u16	pad;
+	__u32	created_s;		/* coarse monotonic seconds */
+};
+_Static_assert(sizeof(struct nat_entry) == 24, "layout known to maps.py");
+
+struct announce_key {			/* cilium_l2_responder: addresses this node answers for, by device */
+	union addr address;
+	__u32	ifindex;
+	__u8	family;
+	__u8	pad[3];
+};
+_Static_assert(sizeof(struct announce_key) == 24, "layout known to maps.py");
+
+struct announce_value {
+	__u64	answers;
+	__u8	mac[6];
+	__u8	pad[2];
+};
+_Static_assert(sizeof(struct announce_value) == 16, "layout known to maps.py");
 
 struct fragment_key {			/* cilium_fragments: ports of a datagram, by its id */
 	union addr saddr;

@@ -8,6 +8,7 @@
 
 #include "calls.h"
 #include "conntrack.h"
+#include "events.h"
 #include "rewrite.h"
 
 /* Source of what a pod sends to itself through a service: as it cannot have sent it, it answers to the network. */
@@ -71,6 +72,42 @@ static __always_inline bool is_service_address(const struct packet *pkt)
 static __always_inline __be16 service_proxy_port(const struct lb_service *service)
 {
 	return service->flags2 & SERVICE2_L7 ? service->target : 0;
+}
+
+/* May this client outside use the service? Returns 0 or -DROP_*. */
+static __always_inline int service_admits(struct packet *pkt, const struct lb_service *service)
+{
+	struct source_range_key key = {
+		.prefix_length = SOURCE_RANGE_STATIC_BITS + (pkt->family == FAMILY_IPV4 ? 32 : 128),
+		.rev_nat_index_be = service->rev_nat_index_be,
+		.address = pkt->saddr,
+	};
+	void *ranges = pkt->family == FAMILY_IPV4 ? (void *)&cilium_lb4_source_range : (void *)&cilium_lb6_source_range;
+
+	if (!(service->flags & SERVICE_ROUTABLE))
+		return DROP(pkt, DROP_IS_CLUSTER_IP, 0);
+	if (service->flags & SERVICE_SOURCE_RANGES && !bpf_map_lookup_elem(ranges, &key))
+		return DROP(pkt, DROP_SOURCE_RANGE, 0);
+	return 0;
+}
+
+/* Is this an answer to a client that is no endpoint here, and knows the backend by a service's address? */
+static __always_inline bool answers_for_node(const struct packet *pkt)
+{
+	const struct ct_entry *entry = ct_peek(pkt, CT_INGRESS, true);
+
+	return entry && entry->rev_nat_index_be;
+}
+
+/* Let the reverse program translate such an answer and send it on. Returns only on failure. */
+static __always_inline int translate_answer(struct __sk_buff *skb, struct packet *pkt, const struct trace *trace)
+{
+	skb->cb[REVERSE_SRC_IDENTITY] = trace->src_identity;
+	skb->cb[REVERSE_SOURCE] = trace->source;
+	skb->cb[REVERSE_REASON] = trace->reason;
+	skb->cb[REVERSE_MONITOR] = trace->monitor;
+	bpf_tail_call(skb, &cilium_calls, CALL_REVERSE);
+	return DROP(pkt, DROP_MISSED_TAIL_CALL, CALL_REVERSE);
 }
 
 /* Let the service program choose a backend and come back to the caller's second half. Returns only on failure. */

@@ -1,0 +1,120 @@
+/* Source translation: a pod's packet leaves with the node's address, and answers find back.
+ *
+ * Each connection has two entries: one by the packet as the pod sends it, one by the answer as it arrives. The second
+ * is what claims a port, so no two connections to the same destination share one.
+ */
+#ifndef FLOWSCOPE_NAT_H
+#define FLOWSCOPE_NAT_H
+
+#include "conntrack.h"
+#include "rewrite.h"
+
+/* Below the ports that the node's own sockets get by themselves (ip_local_port_range) and those of services. */
+#define NAT_PORT_MIN	1024
+#define NAT_PORT_MAX	29999
+#define NAT_TRIES	32
+
+static __always_inline void *nat_map(__u8 family)
+{
+	return family == FAMILY_IPV4 ? (void *)&cilium_snat_v4_external : (void *)&cilium_snat_v6_external;
+}
+
+/* The packet's own tuple. The id of an echo counts as the port of whoever asks. */
+static __always_inline struct nat_key nat_key_of(const struct packet *pkt, __u8 direction)
+{
+	bool echo = is_echo(pkt);
+
+	return (struct nat_key){
+		.daddr = pkt->daddr,
+		.saddr = pkt->saddr,
+		.dport = echo ? pkt->sport : pkt->dport,
+		.sport = echo ? pkt->dport : pkt->sport,
+		.protocol = pkt->protocol,
+		.direction = direction,
+	};
+}
+
+static __always_inline bool nat_can_translate(const struct packet *pkt)
+{
+	return pkt->protocol == IPPROTO_TCP || pkt->protocol == IPPROTO_UDP || is_echo(pkt);
+}
+
+/* Find a free port at `to` for answers to this packet, and claim it. Returns 0: none is free. */
+static __always_inline __be16 nat_claim_port(const struct packet *pkt, const struct nat_key *out, const union addr *to)
+{
+	struct nat_key in = { .daddr = *to, .saddr = out->daddr, .sport = out->dport, .protocol = out->protocol,
+			      .direction = NAT_IN };
+	struct nat_entry entry = { .address = out->saddr, .port = out->sport, .created_s = now_s() };
+	__u16 port = bpf_ntohs(out->sport);
+	int i;
+
+	for (i = 0; i < NAT_TRIES; i++) {
+		if (i || port < NAT_PORT_MIN || port > NAT_PORT_MAX)
+			port = NAT_PORT_MIN + bpf_get_prandom_u32() % (NAT_PORT_MAX - NAT_PORT_MIN + 1);
+		in.dport = bpf_htons(port);
+		if (!bpf_map_update_elem(nat_map(pkt->family), &in, &entry, BPF_NOEXIST))
+			return in.dport;
+	}
+	return 0;
+}
+
+/* Let the packet leave with `to` as its source. Returns 0 or -DROP_*. */
+static __always_inline int nat_out(struct __sk_buff *skb, struct packet *pkt, const union addr *to)
+{
+	struct nat_entry entry = { .address = *to, .created_s = now_s() };
+	struct nat_key key = nat_key_of(pkt, NAT_OUT);
+	const struct nat_entry *known;
+	int ret;
+
+	if (!nat_can_translate(pkt))
+		return DROP(pkt, DROP_NAT_UNSUPPORTED, 0);
+	if (is_unspecified(to))
+		return DROP(pkt, DROP_NAT_NO_MAPPING, 0);
+	known = bpf_map_lookup_elem(nat_map(pkt->family), &key);
+	if (known && same_address(&known->address, to)) {
+		entry.port = known->port;
+	} else {
+		entry.port = nat_claim_port(pkt, &key, to);
+		if (!entry.port)
+			return DROP(pkt, DROP_NAT_NO_MAPPING, 0);
+		if (bpf_map_update_elem(nat_map(pkt->family), &key, &entry, BPF_ANY))
+			return DROP(pkt, DROP_NAT_NO_MAPPING, 0);
+	}
+	ret = rewrite_address(skb, pkt, SIDE_SOURCE, to);
+	return ret ? ret : rewrite_port(skb, pkt, SIDE_SOURCE, entry.port);
+}
+
+/* Give an answer its real destination back. Returns 1: done, 0: nobody waits for it, or -DROP_*. */
+static __always_inline int nat_back(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct nat_key key = nat_key_of(pkt, NAT_IN);
+	const struct nat_entry *known;
+	union addr address;
+	__be16 port;
+	int ret;
+
+	if (!nat_can_translate(pkt))
+		return 0;
+	known = bpf_map_lookup_elem(nat_map(pkt->family), &key);
+	if (!known)
+		return 0;
+	address = known->address;
+	port = known->port;
+	ret = rewrite_address(skb, pkt, SIDE_DESTINATION, &address);
+	if (!ret)
+		ret = rewrite_port(skb, pkt, SIDE_DESTINATION, port);
+	return ret ? ret : 1;
+}
+
+/* The node's address in a family, for what leaves it; unspecified: there is none. */
+static __always_inline const union addr *masquerade_address(const struct node_config *config, __u8 family)
+{
+	return family == FAMILY_IPV4 ? &config->masquerade4 : &config->masquerade6;
+}
+
+static __always_inline bool is_masquerade_address(const struct node_config *config, const struct packet *pkt)
+{
+	return same_address(&pkt->daddr, masquerade_address(config, pkt->family));
+}
+
+#endif

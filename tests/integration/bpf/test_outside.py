@@ -1,0 +1,241 @@
+"""The world and the cluster: services asked for from outside and by nodes, pods that leave with the node's address."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+import pytest
+
+from bpf.datapath import IpcacheEntry
+from bpf.services import Backend, Frontend, FrontendKind, ServiceFrontend
+from tests.support.testnet import Cluster, Pod, ip, ping
+from tests.support.traffic import background, open_socket
+
+pytestmark = pytest.mark.kernel
+
+VERSIONS = pytest.mark.parametrize("version", ["ipv4", "ipv6"])
+ANY = {"ipv4": "0.0.0.0", "ipv6": "::"}
+NODE = {"ipv4": "172.18.0.1", "ipv6": "2001:db8:18::1"}
+OUTSIDE = {"ipv4": "172.18.0.254", "ipv6": "2001:db8:18::254"}
+WORLD = {"ipv4": "198.51.100.9", "ipv6": "2001:db8:99::9"}
+VIP = {"ipv4": "172.18.200.1", "ipv6": "2001:db8:18::200"}
+CLUSTER_IP = {"ipv4": "10.96.0.80", "ipv6": "fd00:10:96::50"}
+
+
+@pytest.fixture(scope="module")
+def joined(shared_cluster: Cluster) -> Cluster:
+    """The outside has addresses on the nodes' network and beyond it; nodes speak IPv6 too."""
+    net = shared_cluster.net
+    ip(
+        "link set lo up",
+        f"addr add {OUTSIDE['ipv4']}/16 dev br0",
+        f"addr add {OUTSIDE['ipv6']}/64 dev br0 nodad",
+        f"addr add {WORLD['ipv4']}/32 dev lo",
+        f"addr add {WORLD['ipv6']}/128 dev lo nodad",
+        netns=net.name,
+    )
+    for node in net.nodes:
+        node6 = IPv6Address(f"2001:db8:18::{node.number}")
+        ip(
+            f"addr add {node6}/64 dev eth0 nodad",
+            f"route add default via {OUTSIDE['ipv4']}",
+            f"route add default via {OUTSIDE['ipv6']}",
+            f"route add 10.96.0.0/16 dev cilium_host src {node.router}",
+            f"route add fd00:10:96::/112 dev cilium_host src {node.router6}",
+            netns=node.netns,
+        )
+        node.datapath.set_host_addresses([node.address, node6, node.router, node.router6])
+        node.datapath.set_masquerade(node.address, node6, [ip_network("10.244.0.0/16"), ip_network("fd00:10:244::/48")])
+    net.share_ipcache()
+    for node in net.nodes:
+        for other in net.nodes:
+            if other is not node:
+                entry = IpcacheEntry(identity=6, tunnel_endpoint=other.address)
+                node.datapath.set_ipcache(IPv6Address(f"2001:db8:18::{other.number}"), entry)
+    return shared_cluster
+
+
+@pytest.fixture(autouse=True)
+def clean(joined: Cluster, cluster: Cluster) -> Iterator[None]:
+    yield
+    for node in (cluster.near, cluster.away):
+        node.datapath.sync_services([])
+        node.datapath.set_announced([])
+
+
+def service(
+    version: str,
+    *pods: Pod,
+    address: str = "",
+    kind: FrontendKind = FrontendKind.NODE_PORT,
+    port: int = 30080,
+    protocol: int = 6,
+    **more: object,
+) -> ServiceFrontend:
+    return ServiceFrontend(
+        frontend=Frontend(address=ip_address(address or NODE[version]), port=port, protocol=protocol),
+        backends=tuple(Backend(address=ip_address(getattr(pod, version)), port=8080) for pod in pods),
+        kind=kind,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def ask(netns: str, pod: Pod, version: str, address: str, port: int) -> tuple[str, str]:
+    """One exchange; whom the client thinks it talks to, and whom the pod."""
+    listener = open_socket(pod.netns, socket.SOCK_STREAM, ANY[version], 8080)
+
+    def serve() -> str:
+        connection, peer = listener.accept()
+        with connection:
+            connection.settimeout(3)
+            assert connection.recv(100) == b"hello"
+            connection.sendall(b"welcome")
+            connection.recv(100)
+        return str(peer[0])
+
+    with listener, background(serve) as peers, open_socket(netns, socket.SOCK_STREAM, ANY[version]) as sock:
+        sock.connect((address, port))
+        sock.sendall(b"hello")
+        assert sock.recv(100) == b"welcome"
+        told = str(sock.getpeername()[0])
+        sock.close()
+    return told, peers[0]
+
+
+def refused(cluster: Cluster, version: str, address: str, port: int) -> list[str]:
+    """What a datagram and a SYN from outside are dropped for on the first node."""
+    with open_socket(cluster.net.name, socket.SOCK_STREAM, ANY[version]) as sock:
+        sock.setblocking(False)
+        sock.connect_ex((address, port))
+        events = cluster.log.wait_for(lambda events: any(event.type == 1 for event in events))
+    return [event.what for event in events if event.type == 1][:1]
+
+
+@contextmanager
+def route_to_near(cluster: Cluster, address: str) -> Iterator[None]:
+    node = NODE["ipv6" if ":" in address else "ipv4"]
+    ip(f"route add {address} via {node}", netns=cluster.net.name)
+    yield
+    ip(f"route del {address} via {node}", netns=cluster.net.name)
+
+
+@VERSIONS
+def test_client_outside_reaches_a_pod_of_the_node_it_asks(cluster: Cluster, version: str) -> None:
+    cluster.near.datapath.sync_services([service(version, cluster.server)])
+    assert ask(cluster.net.name, cluster.server, version, NODE[version], 30080) == (NODE[version], OUTSIDE[version])
+    events = cluster.log.wait_for(lambda events: len(events) >= 8)
+    there = [event for event in events if event.what == "to-endpoint"]
+    back = [event for event in events if event.what == "to-network"]
+    assert {(event.src_identity, event.dst_identity) for event in there} == {(2, 44444)}
+    assert [event.reason for event in there] == ["new", *["established"] * 4]
+    assert {(event.reason, event.source, event.src_identity, event.src) for event in back} == {
+        ("reply", 2044, 44444, NODE[version])
+    }, "translated back on the way out"
+    assert {event.orig_ip for event in back} == {ip_address(getattr(cluster.server, version)).packed.ljust(16, b"\0")}
+    assert not [event for event in events if event.type == 1]
+
+
+@VERSIONS
+def test_client_outside_reaches_a_pod_of_another_node_as_the_world(cluster: Cluster, version: str) -> None:
+    cluster.near.datapath.sync_services([service(version, cluster.far)])
+    assert ask(cluster.net.name, cluster.far, version, NODE[version], 30080) == (NODE[version], NODE[version])
+    near = cluster.log.wait_for(lambda events: len(events) >= 5)
+    away = cluster.away_log.wait_for(lambda events: len(events) >= 5)
+    there = [event for event in near if event.what == "to-overlay"]
+    assert [event.reason for event in there] == ["new", *["established"] * 4]
+    assert {(event.what, event.reason) for event in near if event not in there} == {("to-network", "reply")}
+    arrived = [event for event in away if event.what == "to-endpoint"]
+    assert {event.src_identity for event in arrived} == {2}, "not the node's identity"
+    assert not [event for event in near + away if event.type == 1]
+
+
+@VERSIONS
+def test_node_reaches_services_by_their_cluster_address(cluster: Cluster, version: str) -> None:
+    router = {"ipv4": str(cluster.near.router), "ipv6": str(cluster.near.router6)}[version]
+    for pod in (cluster.server, cluster.far):
+        cluster.near.datapath.sync_services(
+            [service(version, pod, address=CLUSTER_IP[version], kind=FrontendKind.CLUSTER_IP, port=80)]
+        )
+        assert ask(cluster.near.netns, pod, version, CLUSTER_IP[version], 80) == (CLUSTER_IP[version], router)
+    assert not [event for event in cluster.log.collect() if event.type == 1]
+
+
+@VERSIONS
+def test_pod_leaves_with_the_nodes_address_and_hears_the_answer(cluster: Cluster, version: str) -> None:
+    server = open_socket(cluster.net.name, socket.SOCK_STREAM, ANY[version], 8443)
+
+    def serve() -> str:
+        connection, peer = server.accept()
+        with connection:
+            connection.sendall(connection.recv(100))
+        return str(peer[0])
+
+    with server, background(serve) as peers:
+        sock = open_socket(cluster.client.netns, socket.SOCK_STREAM, ANY[version])
+        with sock:
+            sock.connect((WORLD[version], 8443))
+            sock.sendall(b"hello")
+            assert sock.recv(100) == b"hello"
+    assert peers == [NODE[version]]
+    assert ping(cluster.client.netns, WORLD[version])
+    with (
+        open_socket(cluster.net.name, socket.SOCK_DGRAM, WORLD[version], 5353) as udp,
+        open_socket(cluster.client.netns, socket.SOCK_DGRAM, ANY[version]) as client,
+    ):
+        for size in (10, 4000):
+            client.sendto(b"x" * size, (WORLD[version], 5353))
+            data, peer = udp.recvfrom(5000)
+            assert (len(data), peer[0]) == (size, NODE[version])
+            udp.sendto(data, peer)
+            assert len(client.recv(5000)) == size
+    assert not [event for event in cluster.log.collect() if event.type == 1]
+
+
+@VERSIONS
+def test_who_may_not_come_from_outside_is_told_apart(cluster: Cluster, version: str) -> None:
+    datapath = cluster.near.datapath
+    here = ip_network(WORLD[version])
+    load_balancer = {"address": VIP[version], "kind": FrontendKind.LOAD_BALANCER, "port": 80}
+    datapath.sync_services(
+        [
+            service(version, cluster.server, address=CLUSTER_IP[version], kind=FrontendKind.CLUSTER_IP, port=80),
+            service(version, cluster.server, source_ranges=(here,), **load_balancer),  # type: ignore[arg-type]
+            service(version, port=30081),
+        ]
+    )
+    with route_to_near(cluster, CLUSTER_IP[version]), route_to_near(cluster, VIP[version]):
+        for address, port, reason in (
+            (CLUSTER_IP[version], 80, 174),
+            (VIP[version], 80, 177),
+            (VIP[version], 81, 158),
+            (NODE[version], 30081, 158),
+        ):
+            cluster.log.clear()
+            assert refused(cluster, version, address, port) == [f"drop {reason}"]
+
+
+@VERSIONS
+def test_announced_address_is_found_on_the_link(cluster: Cluster, version: str) -> None:
+    cluster.near.datapath.set_announced([ip_address(VIP[version])])
+    cluster.near.datapath.sync_services(
+        [
+            service(
+                version, cluster.server, cluster.server, address=VIP[version], kind=FrontendKind.LOAD_BALANCER, port=80,
+                maglev=True,
+            )
+        ]
+    )  # fmt: skip
+    assert ask(cluster.net.name, cluster.server, version, VIP[version], 80) == (VIP[version], OUTSIDE[version])
+
+
+def test_pods_without_an_address_to_leave_with_keep_their_own(cluster: Cluster) -> None:
+    node = cluster.near
+    node.datapath.set_masquerade(None, None, [])
+    try:
+        assert not ping(cluster.client.netns, WORLD["ipv4"], timeout_s=0.2)
+    finally:
+        node.datapath.set_masquerade(IPv4Address(NODE["ipv4"]), IPv6Address(NODE["ipv6"]), [])
+    assert not [event for event in cluster.log.collect() if event.type == 1]
