@@ -33,6 +33,7 @@ from mesh.dns.names import Address
 from mesh.dns.rules import proxy_rules
 from mesh.endpoints import endpoint_ids, endpoint_of, ipcache_entries, node_view
 from mesh.envoy.node import EnvoyNode
+from mesh.envoyconfig.node import NodeEnvoyConfigs
 from mesh.files import write_atomically
 from mesh.leader import Lock, lead
 from mesh.policy.compiling import MODES, Settings, Subject
@@ -79,7 +80,9 @@ async def serve(config: AgentConfig, stop: asyncio.Event, reload: asyncio.Event)
                 records = Records(config.records_socket)
                 agent.envoy = EnvoyNode(folder / "envoy", name, agent.proxies.port, records)
                 cleanup.callback(records.close)
+                agent.configs = NodeEnvoyConfigs(node, agent.envoy, agent.proxies.port)
                 agent.report.add("envoy", agent.envoy.status)
+                agent.report.add("envoy-config", agent.configs.describe)
                 await agent.envoy.start()
                 cleanup.callback(agent.envoy.stop)
             agent.dns = DnsNode(folder, DnsSettings.of(config), partial(agent.proxies.port, "dns", True), agent.learn)
@@ -147,6 +150,8 @@ class Agent:
         self.proxies = self._policies.proxies
         self.envoy: EnvoyNode | None = None
         """Judges requests; without it, what policies have judged there is refused by the kernel."""
+        self.configs: NodeEnvoyConfigs | None = None
+        """What users want of it."""
         self.dns: DnsNode | None = None
         """Judges queries; without it, the kernel refuses those that policies want judged."""
         self._round = asyncio.Lock()
@@ -201,7 +206,7 @@ class Agent:
         """Try again what the kernel refused, such as a pod whose device is only just being made or removed."""
         while True:
             await asyncio.sleep(RETRY_S)
-            if self._refused:
+            if self._refused or (self.configs is not None and self.configs.waiting):
                 await self.synchronise(self._store.changes(0).revision)
 
     async def tell(self) -> None:
@@ -248,8 +253,10 @@ class Agent:
         # What is to be judged comes to a proxy that knows how.
         if self.dns is not None:
             await self.dns.update(proxy_rules(decided.views, state, self._policies.name_selectors()))
-        if self.envoy is not None:
-            await self.envoy.update(node_view(state["ipcache"], wanted, decided))
+        if self.envoy is not None and self.configs is not None:
+            await self.envoy.update(node_view(state["ipcache"], wanted, decided), self.configs.find(cluster))
+            if redirects := await self.configs.redirects(cluster):
+                services = self._services.find(cluster, redirects)
         if self._policies.names is not decided.names:
             # Some were learned meanwhile.
             decided = self._policies.learn(self._policies.names)

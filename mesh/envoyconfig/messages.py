@@ -175,6 +175,8 @@ def new(type_name: str, /, **fields: Any) -> Any:
     """An empty message of the type called `type_name`, with `fields` in protobuf's JSON form."""
     if not _load(type_name):
         raise InvalidEnvoyResource(f"Envoy has no type {type_name!r}")
+    for _, inner in _types(fields, ""):
+        _load(inner.removeprefix(URL))
     message = GetMessageClass(_POOL.FindMessageTypeByName(type_name))()
     return json_format.ParseDict(fields, message) if fields else message
 

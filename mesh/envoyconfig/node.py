@@ -1,0 +1,108 @@
+"""CiliumEnvoyConfigs on one node: what its Envoy gets, and which ports of services are then redirected to it.
+
+In:        the cluster's resources; where this node's Envoy has its files, its records and its ports.
+Out:       resources for mesh/envoy/node.py; ports of proxies by service and port, of listeners that listen.
+Elsewhere: translate.py makes the resources; mesh/services/ gives the redirects to the kernel; mesh/main.py calls, so
+           that no redirect is without a listener.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
+from typing import Any, Final
+
+import structlog
+
+from mesh import ipam
+from mesh.cluster import Cluster
+from mesh.envoy import records
+from mesh.envoy.admin import AdminError
+from mesh.envoy.node import EnvoyNode, Extra
+from mesh.envoyconfig import messages
+from mesh.envoyconfig.listeners import Place
+from mesh.envoyconfig.translate import Translation, translate
+from mesh.resources import Key, Node, Service
+
+log: Final = structlog.get_logger(component="envoyconfig")
+
+_FIELDS: Final = {messages.ROUTES: "routes", messages.ENDPOINTS: "endpoints", messages.SECRET: "secrets"}
+_SOURCE: Final = "envoy.config.core.v3.ConfigSource"
+_ACCESS_LOG: Final = "envoy.config.accesslog.v3.AccessLog"
+_OBSERVED_AT: Final = "egress"
+"""Requests are told as those of the client's side: what they meet at the backend is told there."""
+
+
+class NodeEnvoyConfigs:
+    """The CiliumEnvoyConfigs of one node."""
+
+    def __init__(self, node: Node, envoy: EnvoyNode, port: Callable[[str, bool], int]) -> None:
+        """`port` says where the listener of a name and a direction (egress?) is."""
+        self.waiting = False
+        """Whether a listener that services are to go to does not listen yet."""
+        self._node = node
+        self._envoy = envoy
+        self._listening: frozenset[str] = frozenset()
+        self._place = Place(
+            port=lambda name: port(name, False),
+            source=lambda kind, name: messages.new(_SOURCE, **envoy.source(_FIELDS[kind], name)),
+            pod_ranges=tuple(ip_network(one) for one in node.spec.pod_cidrs),
+            own=tuple(ip_address(one) for one in (*ipam.router_addresses(node), *ipam.ingress_addresses(node))),
+            ingress=tuple(ip_address(one) for one in ipam.ingress_addresses(node)),
+            downstream_logs=_logs(records.downstream_logs(_OBSERVED_AT, envoy.records_pipe)),
+            upstream_logs=_logs(records.upstream_logs(_OBSERVED_AT, envoy.records_pipe)),
+        )
+        self._translation = Translation()
+        self._problems: frozenset[str] = frozenset()
+
+    def find(self, cluster: Cluster) -> Extra:
+        """What the node's Envoy should have; what is wrong is logged once."""
+        self._translation = translate(cluster.resources.values(), self._node, self._place)
+        problems = {f"{key}: {text}" for key, texts in self._translation.problems.items() for text in texts}
+        for problem in sorted(problems - self._problems):
+            log.warning("an Envoy resource is not in effect", reason=problem)
+        self._problems = frozenset(problems)
+        found = self._translation.resources
+        return Extra(
+            listeners=_by_name(found.listeners),
+            clusters=_by_name(found.clusters),
+            routes=_by_name(found.routes),
+            endpoints={one.cluster_name: messages.to_plain(one) for one in found.endpoints},
+            secrets=_by_name(found.secrets),
+        )
+
+    async def redirects(self, cluster: Cluster) -> dict[tuple[str, str, int], int]:
+        """Ports of proxies by namespace, service and port, for those of the found listeners that listen."""
+        wanted = self._translation.redirects
+        if not wanted:
+            self.waiting = False
+            return {}
+        with suppress(AdminError):
+            # An Envoy that does not answer will be back: until then the kernel drops, and nothing passes it by.
+            self._listening = await self._envoy.process.admin.listening()
+        self.waiting = any(one.listener not in self._listening for one in wanted)
+        found = {}
+        for one in wanted:
+            service = cluster.resources.get(Key("Service", one.namespace, one.service))
+            if one.listener in self._listening and isinstance(service, Service):
+                for port in service.spec.ports:
+                    if port.protocol == "TCP" and port.port in (one.ports or (port.port,)):
+                        found[one.namespace, one.service, port.port] = one.proxy_port
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """For the agent's report."""
+        count = len(self._translation.resources.listeners)
+        message = f"{count} listeners, {len(self._translation.redirects)} services redirected"
+        if self._problems:
+            return {"state": "warning", "message": f"{message}; {min(self._problems)}"}
+        return {"state": "ok", "message": message}
+
+
+def _by_name(found: Sequence[Any]) -> Mapping[str, dict[str, Any]]:
+    return {one.name: messages.to_plain(one) for one in found}
+
+
+def _logs(plain: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+    return tuple(messages.new(_ACCESS_LOG, **one) for one in plain)
