@@ -45,6 +45,11 @@ def ingress_addresses(node: Node) -> tuple[str, ...]:
     return tuple(str(network[_last(networks)]) for network in networks)
 
 
+def own_addresses(node: Node) -> tuple[str, ...]:
+    """All addresses at which pods reach the node itself: of its devices, its router's, its proxy's."""
+    return (*node.ips, *router_addresses(node), *ingress_addresses(node))
+
+
 def _last(networks: Iterable[IPv4Network | IPv6Network]) -> int:
     """The last host number that every range has, the broadcast address left out."""
     return min((network.num_addresses for network in networks), default=0) - 2

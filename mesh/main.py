@@ -264,7 +264,7 @@ class Agent:
         # Before any packet can have an identity, or a pod can be reached, its policy is there.
         self._datapath.set_policies(decided.policies)
         self._written = decided.policies
-        self._datapath.set_host_addresses(map(ip_address, (*self._node.ips, *ipam.router_addresses(self._node))))
+        self._datapath.set_host_addresses(map(ip_address, ipam.own_addresses(self._node)))
         self._datapath.sync_ipcache(ipcache_entries(state["ipcache"], self._node.ips))
         # Before endpoints go: nobody is sent to one that is not there any more.
         self._services.write(services)

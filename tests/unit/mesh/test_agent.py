@@ -112,7 +112,8 @@ def test_a_round_brings_pods_addresses_and_names_into_the_kernel(tmp_path: Path)
     asyncio.run(made.synchronise(7))
     assert sorted(one.ifname for one in kernel.attached.values()) == ["lxca", "lxcb"]
     assert all(one.identity == 256 for one in kernel.attached.values())
-    assert kernel.own == {"172.18.0.2", "fc00:f853:ccd:e793::2", "10.244.0.1", "fd00:10:244::1"}
+    own = {"172.18.0.2", "fc00:f853:ccd:e793::2", "10.244.0.1", "fd00:10:244::1", "10.244.0.254", "fd00:10:244::fe"}
+    assert kernel.own == own
     assert str(kernel.cache[ip_network("10.244.1.1")].tunnel_endpoint) == "172.18.0.3"
     assert ready(tmp_path) == ["uid-default-a", "uid-default-b"]
 
