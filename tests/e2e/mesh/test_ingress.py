@@ -6,10 +6,12 @@ import json
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import pytest
 
+from lab.rundir import RunDir
 from tests.e2e.conftest import ROOT, Lab
 
 pytestmark = pytest.mark.kernel
@@ -20,8 +22,7 @@ REQUESTS = 200
 
 
 def mesh(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
-    store = ("--run-dir", str(lab.run_dir))
-    done = lab.flowscope("mesh", words[0], *store, *words[1:])
+    done = lab.flowscope("mesh", words[0], "--store", str(RunDir(lab.run_dir).store), *words[1:])
     assert done.returncode == 0, done.stderr
     return done
 
@@ -42,18 +43,16 @@ def entry(lab: Lab) -> Iterator[str]:
     files = [word for name in ("foo-bar-apps", "cilium-ingress") for word in ("-f", str(WALK / f"{name}.yaml"))]
     mesh(lab, "apply", *files)
     try:
-        [service] = json.loads(mesh(lab, "get", "svc", "cilium-ingress-cilium-ingress", "-o", "json").stdout)["items"]
-        port = service["spec"]["ports"][0]["nodePort"]
-        address = next(one["ip"] for one in lab.status()["nodes"] if one["name"] == lab.node("worker"))
-        found = f"{address.partition(' ')[0]}:{port}"
+        service = json.loads(mesh(lab, "get", "svc", "cilium-ingress-cilium-ingress", "-o", "json").stdout)
+        node = json.loads(mesh(lab, "get", "node", lab.node("worker"), "-o", "json").stdout)
+        found = f"{node['status']['addresses'][0]['address']}:{service['spec']['ports'][0]['nodePort']}"
         until(lambda: outside(lab, f"{found}/foo") == "foo\n")
         yield found
     finally:
         mesh(lab, "delete", *files)
 
 
-def until(true: object) -> None:
-    assert callable(true)
+def until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_S
     while not true():
         assert time.monotonic() < deadline, "did not happen in time"
@@ -83,18 +82,19 @@ def test_the_ingress_is_listed_as_kubectl_does(lab: Lab, entry: str) -> None:
 def test_requests_to_a_service_are_rewritten_split_and_told(lab: Lab) -> None:
     assert status(lab, "/foo") == "404"
     config = str(WALK / "cilium-envoy-config.yaml")
+    since = datetime.now(UTC).isoformat()
     mesh(lab, "apply", "-f", config)
     try:
         until(lambda: status(lab, "/foo") == "200")
-        loop = f"for i in $(seq {REQUESTS}); do curl -s -m 5 -o /dev/null -w '%{{http_code}} ' echo-same-node:8080/; done"
-        assert Counter(lab.exec("client2", "sh", "-c", loop).stdout.split()) == {"200": REQUESTS}
-        words = ("observe", "--server", lab.relay, "--protocol", "http", "--last", "2000", "-o", "jsonpb")
+        ask = "curl -s -m 5 -o /dev/null -w '%{http_code} ' echo-same-node:8080/"
+        answers = lab.exec("client2", "sh", "-c", f"for i in $(seq {REQUESTS}); do {ask}; done").stdout
+        assert Counter(answers.split()) == {"200": REQUESTS}
+        words = ("--server", lab.relay, "--protocol", "http", "--from-pod", "cilium-test/client2", "--since", since)
 
         def servers() -> Counter[str]:
-            flows = [json.loads(line)["flow"] for line in lab.flowscope(*words).stdout.splitlines()]
+            lines = lab.flowscope("observe", *words, "--http-path", "^/$", "-o", "jsonpb").stdout.splitlines()
+            flows = [json.loads(line)["flow"] for line in lines]
             asked = [one for one in flows if one["l7"]["type"] == "REQUEST"]
-            urls = {one["l7"]["http"]["url"] for one in asked if one["source"].get("pod_name", "").startswith("client2")}
-            assert urls == {"http://echo-same-node:8080/"}
             return Counter(one["destination"]["pod_name"].partition("-node-")[0] for one in asked)
 
         until(lambda: servers().total() > REQUESTS)
@@ -109,7 +109,7 @@ def test_what_envoy_refuses_changes_nothing(lab: Lab, entry: str) -> None:
     bad = lab.run_dir / "bad.yaml"
     text = (WALK / "cilium-envoy-config.yaml").read_text()
     bad.write_text(text.replace("connect_timeout: 5s", "connect_timeout: -5s"))
-    done = lab.flowscope("mesh", "apply", "--run-dir", str(lab.run_dir), "-f", str(bad))
+    done = lab.flowscope("mesh", "apply", "--store", str(RunDir(lab.run_dir).store), "-f", str(bad))
     assert done.returncode == 1
     assert "spec.resources[2]: Envoy refuses it: Invalid duration: Expected positive duration" in done.stderr
     assert outside(lab, f"{entry}/foo") == "foo\n"
