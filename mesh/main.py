@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -163,6 +164,7 @@ class Agent:
         """Prefixes of the cluster's own addresses."""
         self._written: Mapping[int, EndpointPolicy] = {}
         self._describing: asyncio.TimerHandle | None = None
+        self._described_s = float("-inf")
         self._problems: frozenset[str] = frozenset()
         self._programmed: dict[int, Endpoint] = {}
         self._refused: set[int] = set()
@@ -300,7 +302,11 @@ class Agent:
             self._describe_soon()
             return
         decided = self._policies.learn(names)
-        self._describe(decided)
+        if time.monotonic() - self._described_s > DESCRIBE_S:
+            self._describe(decided)
+        else:
+            # It is as long as the cluster is large; the observer shows numbers for names meanwhile.
+            self._describe_soon()
         old = self._written
         self._datapath.set_policies({
             number: policy for number, policy in decided.policies.items() if old.get(number) is not policy
@@ -316,8 +322,8 @@ class Agent:
         if self.envoy is not None:
             async with self._round:
                 # A round may have come between; what holds now is what counts.
-                state = self._describe(decided := self._policies.learn(self._policies.names))
-                await self.envoy.update(node_view(state["ipcache"], self._endpoints, decided))
+                decided = self._policies.learn(self._policies.names)
+                await self.envoy.update(node_view(self._state(decided)["ipcache"], self._endpoints, decided))
 
     def _is_connected(self, connections: set[tuple[Address, Address]], endpoint: int, address: Address) -> bool:
         mine = self._endpoints.get(endpoint)
@@ -332,11 +338,18 @@ class Agent:
         self._describe(self._policies.learn(self._policies.names))
 
     def _describe(self, decided: Outcome) -> dict[str, Any]:
-        """Write state.json: the cluster, which rules stand behind verdicts, and who names and prefixes are."""
-        assert self._base is not None
+        """Write state.json."""
         if self._describing is not None:
             self._describing.cancel()
             self._describing = None
+        state = self._state(decided)
+        write_atomically(self._state_file, state)
+        self._described_s = time.monotonic()
+        return state
+
+    def _state(self, decided: Outcome) -> dict[str, Any]:
+        """state.json: the cluster, which rules stand behind verdicts, and who names and prefixes are."""
+        assert self._base is not None
         state = dict(self._base)
         self._taken = {ip_network(one["prefix"]) for one in state["ipcache"] if one["identity"] != identities.WORLD}
         state["local_endpoints"] = [self._describe_endpoint(one) for one in state["local_endpoints"]]
@@ -348,7 +361,6 @@ class Agent:
         free = {prefix: number for prefix, number in decided.ipcache.items() if prefix not in self._taken}
         known = [one for one in state["ipcache"] if ip_network(one["prefix"]) not in free]
         state["ipcache"] = known + [{"prefix": str(prefix), "identity": number} for prefix, number in free.items()]
-        write_atomically(self._state_file, state)
         return state
 
     def _describe_endpoint(self, endpoint: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import cast
 
@@ -15,11 +15,13 @@ from bpf.policies import EndpointPolicy
 from bpf.services import ServiceFrontend
 from mesh.config import AgentConfig
 from mesh.devices import NodeDevices
+from mesh.dns.keeper import DnsNode, DnsSettings
 from mesh.endpoints import endpoint_ids
 from mesh.main import Agent
 from mesh.resources import Pod, PodNetwork, Resource, changed, parse_manifests
 from mesh.store import Store
 from tests.support.cluster import node, pod, settled
+from tests.support.waiting import eventually_async
 
 
 class Kernel:
@@ -62,6 +64,12 @@ class Kernel:
 
     def sync_ipcache(self, entries: Mapping[Prefix, IpcacheEntry]) -> None:
         self.cache = dict(entries)
+
+    def set_ipcache(self, prefix: Prefix, entry: IpcacheEntry) -> None:
+        self.cache[prefix] = entry
+
+    def delete_ipcache(self, prefix: Prefix) -> None:
+        self.cache.pop(prefix, None)
 
     def set_host_addresses(self, addresses: Iterable[Address]) -> None:
         self.own = {str(one) for one in addresses}
@@ -232,3 +240,58 @@ async def test_services_that_do_not_fit_are_told_and_hold_up_nothing(tmp_path: P
     assert ready(tmp_path) == ["uid-default-a"]
     part = json.loads((tmp_path / "agent.json").read_text())["parts"]["services"]
     assert (part["state"], part["message"]) == ("failure", "too many services")
+
+
+BY_NAME = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: by-name, namespace: default}
+spec: {endpointSelector: {}, egress: [{toFQDNs: [{matchPattern: "*.example.com"}]}]}
+"""
+
+
+def test_addresses_of_names_reach_policy_and_kernel_without_a_round(tmp_path: Path) -> None:
+    resources = [*cluster("a", "b"), *parse_manifests(BY_NAME)]
+    made, kernel, _ = agent(tmp_path, resources)
+    outside, inside = ip_address("192.0.2.1"), ip_address(next(one.ips[0] for one in resources if isinstance(one, Pod)))
+    (number, *_) = endpoint_ids(one for one in resources if isinstance(one, Pod)).values()
+
+    async def live() -> None:
+        made.dns = DnsNode(tmp_path, DnsSettings(), lambda: 10_000, made.learn)
+        await made.synchronise(1)
+        before, attempts = dict(kernel.judged), kernel.attempts
+        changed_addresses = made.dns.names.learn(number, "a.example.com.", [outside, inside], 30, 0.0)
+        await made.learn(changed_addresses)
+        identity = kernel.cache[ip_network(outside)].identity
+        assert identity in {one.identity for one in kernel.judged[number].entries if one.egress}
+        assert kernel.judged[number] != before[number]
+        assert kernel.attempts == attempts
+        # Who lives at an address is stronger than its names.
+        assert kernel.cache[ip_network(inside)].identity == 256
+        await eventually_async(lambda: "a.example.com" in (tmp_path / "state.json").read_text())
+        state = json.loads((tmp_path / "state.json").read_text())
+        known = next(one for one in state["local_endpoints"] if one["id"] == number)["dns"]
+        assert {"ip": "192.0.2.1", "names": ["a.example.com"]} in known
+        labels = ["cidr:192.0.2.1/32", "fqdn:*.example.com", "reserved:world"]
+        assert {"id": identity, "labels": labels} in state["identities"]
+        await made.dns.expire(lambda *_: False)
+        assert ip_network(outside) not in kernel.cache
+        # Policies know a number for one round longer than packets have it.
+        await made.synchronise(2)
+        assert kernel.judged == before
+
+    asyncio.run(live())
+
+
+def test_names_that_no_policy_means_change_nothing_in_the_kernel(tmp_path: Path) -> None:
+    resources = [*cluster("a"), *parse_manifests(BY_NAME)]
+    made, kernel, _ = agent(tmp_path, resources)
+
+    async def live() -> None:
+        made.dns = DnsNode(tmp_path, DnsSettings(), lambda: 10_000, made.learn)
+        await made.synchronise(1)
+        before, cache = dict(kernel.judged), dict(kernel.cache)
+        await made.learn(made.dns.names.learn(7, "example.org.", [ip_address("192.0.2.9")], 30, 0.0))
+        assert (kernel.judged, kernel.cache) == (before, cache)
+
+    asyncio.run(live())
