@@ -170,6 +170,11 @@ spec:
             "rules.http[0].path: must be a regular expression",
         ),
         (
+            "{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], "
+            "rules: {http: [{path: '(?=not in RE2)'}]}}]}]}",
+            "rules.http[0].path: must be a regular expression as RE2 reads it: invalid perl operator: (?=",
+        ),
+        (
             "{endpointSelector: {matchExpressions: [{key: app, operator: In}]}, ingress: [{}]}",
             "spec.endpointSelector.matchExpressions[0]: values: In needs some",
         ),
