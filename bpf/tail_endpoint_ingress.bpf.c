@@ -111,6 +111,11 @@ static __always_inline int receive(struct __sk_buff *skb, struct packet *pkt, co
 		if (ret)
 			return ret;
 	}
+	if (unlikely(ct.status == CT_RELATED)) {
+		ret = translate_error(skb, pkt);
+		if (ret)
+			return ret;
+	}
 	trace.point = TO_ENDPOINT;
 	trace.dst_id = arrival->endpoint_id;
 	trace_packet(skb, config, pkt->family, &trace);

@@ -296,6 +296,11 @@ static __always_inline int send_back(struct __sk_buff *skb, struct packet *pkt, 
 		if (ret)
 			return ret;
 	}
+	if (pkt->icmp_error) {
+		ret = translate_error(skb, pkt);
+		if (ret)
+			return ret;
+	}
 	local = find_endpoint(&pkt->daddr, pkt->family);
 	if (!local) {
 		trace->point = TO_NETWORK;

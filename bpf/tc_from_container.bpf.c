@@ -103,7 +103,8 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 		.src_identity = own->identity,
 		.dst_identity = *dst_identity,
 	};
-	if (ct.status == CT_REPLY && !has_tunnel(remote) && answers_for_node(pkt))
+	if (!has_tunnel(remote) &&
+	    (ct.status == CT_RELATED || (ct.status == CT_REPLY && answers_for_node(pkt))))
 		return translate_answer(skb, pkt, &trace);
 	if (local) {
 		trace.point = TO_HOST;

@@ -84,6 +84,37 @@ static __always_inline int nat_out(struct __sk_buff *skb, struct packet *pkt, co
 	return ret ? ret : rewrite_port(skb, pkt, SIDE_SOURCE, entry.port);
 }
 
+/* The same for an ICMP error about what has left: it quotes the packet as translated. Not static, as parse_packet().
+ * Returns 1: done, 0: nobody waits for it, or -DROP_*.
+ */
+__noinline int nat_error_back(struct __sk_buff *skb, struct packet *pkt)
+{
+	const struct nat_entry *known;
+	struct inner inner = {};
+	struct nat_key key = { .direction = NAT_IN };
+	__be16 port;
+	int ret;
+
+	if (!pkt)
+		return -DROP_INVALID_PACKET;
+	if (!load_inner(skb, pkt, &inner))
+		return 0;
+	key.daddr = pkt->inner_saddr;
+	key.saddr = pkt->inner_daddr;
+	key.dport = inner.sport;
+	key.sport = inner.dport;
+	key.protocol = inner.protocol;
+	known = bpf_map_lookup_elem(nat_map(pkt->family), &key);
+	if (!known)
+		return 0;
+	key.saddr = known->address;
+	port = known->port;
+	ret = rewrite_address(skb, pkt, SIDE_DESTINATION, &key.saddr);
+	if (!ret)
+		ret = rewrite_inner(skb, pkt, &inner, SIDE_SOURCE, &key.saddr, port);
+	return ret ? ret : 1;
+}
+
 /* Give an answer its real destination back. Returns 1: done, 0: nobody waits for it, or -DROP_*. */
 static __always_inline int nat_back(struct __sk_buff *skb, struct packet *pkt)
 {
@@ -93,6 +124,8 @@ static __always_inline int nat_back(struct __sk_buff *skb, struct packet *pkt)
 	__be16 port;
 	int ret;
 
+	if (unlikely(pkt->icmp_error))
+		return nat_error_back(skb, pkt);
 	if (!nat_can_translate(pkt))
 		return 0;
 	known = bpf_map_lookup_elem(nat_map(pkt->family), &key);

@@ -114,4 +114,63 @@ static __always_inline int rewrite_port(struct __sk_buff *skb, struct packet *pk
 	return 0;
 }
 
+struct inner {				/* of the packet inside an ICMP error, what its addresses do not say */
+	__u32	offset;			/* of its transport header */
+	__be16	sport;
+	__be16	dport;
+	__u8	protocol;
+};
+
+/* False: there is not enough of it, or it is of no use. */
+static __always_inline bool load_inner(struct __sk_buff *skb, const struct packet *pkt, struct inner *inner)
+{
+	__u32 ip = pkt->l4_offset + 8;
+	__u8 first;
+
+	if (pkt->family == FAMILY_IPV4) {
+		if (bpf_skb_load_bytes(skb, ip, &first, 1) ||
+		    bpf_skb_load_bytes(skb, ip + offsetof(struct iphdr, protocol), &inner->protocol, 1))
+			return false;
+		inner->offset = ip + (first & 0xF) * 4;
+	} else {
+		if (bpf_skb_load_bytes(skb, ip + offsetof(struct ipv6hdr, nexthdr), &inner->protocol, 1))
+			return false;
+		inner->offset = ip + sizeof(struct ipv6hdr);
+	}
+	if (inner->protocol != IPPROTO_TCP && inner->protocol != IPPROTO_UDP && inner->protocol != IPPROTO_SCTP)
+		return false;
+	return !bpf_skb_load_bytes(skb, inner->offset, &inner->sport, 2) &&
+	       !bpf_skb_load_bytes(skb, inner->offset + 2, &inner->dport, 2);
+}
+
+/* Another address and port on one side of the packet inside an ICMP error. The transport's checksum in it stays: it is
+ * cut off as often as not, and nobody looks. Returns 0 or -DROP_*.
+ */
+static __always_inline int rewrite_inner(struct __sk_buff *skb, struct packet *pkt, const struct inner *inner,
+					 enum side side, const union addr *to, __be16 port)
+{
+	__u32 ip = pkt->l4_offset + 8, sum = pkt->l4_offset + 2;
+	union addr *from = side == SIDE_SOURCE ? &pkt->inner_saddr : &pkt->inner_daddr;
+	__be16 from_port = side == SIDE_SOURCE ? inner->sport : inner->dport;
+	long err;
+
+	if (pkt->family == FAMILY_IPV4) {
+		__u32 at = ip + (side == SIDE_SOURCE ? offsetof(struct iphdr, saddr) : offsetof(struct iphdr, daddr));
+
+		/* Address and header checksum change by the same, so the sum over both does not. */
+		err = bpf_l3_csum_replace(skb, ip + offsetof(struct iphdr, check), from->ip4, to->ip4, 4);
+		err |= bpf_skb_store_bytes(skb, at, to, 4, 0);
+	} else {
+		__u32 at = ip + (side == SIDE_SOURCE ? offsetof(struct ipv6hdr, saddr) : offsetof(struct ipv6hdr, daddr));
+		__s64 difference = bpf_csum_diff(from->ip6, sizeof(*from), (__be32 *)to->ip6, sizeof(*to), 0);
+
+		err = bpf_l4_csum_replace(skb, sum, 0, difference, 0);
+		err |= bpf_skb_store_bytes(skb, at, to, sizeof(*to), 0);
+	}
+	err |= bpf_l4_csum_replace(skb, sum, from_port, port, sizeof(port));
+	err |= bpf_skb_store_bytes(skb, inner->offset + (side == SIDE_SOURCE ? 0 : 2), &port, sizeof(port), 0);
+	*from = *to;
+	return err ? DROP(pkt, DROP_WRITE_ERROR, 0) : 0;
+}
+
 #endif

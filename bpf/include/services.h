@@ -159,4 +159,50 @@ static __always_inline int translate_reply(struct __sk_buff *skb, struct packet 
 	return ret;
 }
 
+/* Index of the service through which the connection inside an ICMP error was opened; 0: none. */
+static __always_inline __be16 inner_service(const struct packet *pkt, const struct inner *inner)
+{
+	const struct ct_entry *entry;
+
+	if (pkt->family == FAMILY_IPV4) {
+		struct ct4_key key = { .daddr = pkt->inner_daddr.ip4, .saddr = pkt->inner_saddr.ip4,
+				       .dport = inner->dport, .sport = inner->sport, .protocol = inner->protocol,
+				       .flags = CT_OUT };
+
+		entry = bpf_map_lookup_elem(ct_map(pkt->family, inner->protocol), &key);
+	} else {
+		struct ct6_key key = { .daddr = pkt->inner_daddr, .saddr = pkt->inner_saddr, .dport = inner->dport,
+				       .sport = inner->sport, .protocol = inner->protocol, .flags = CT_OUT };
+
+		entry = bpf_map_lookup_elem(ct_map(pkt->family, inner->protocol), &key);
+	}
+	return entry ? entry->rev_nat_index_be : 0;
+}
+
+/* An ICMP error about a connection to a backend is about the service, to whoever opened it. Not static, as
+ * parse_packet(). Returns 0 or -DROP_*.
+ */
+__noinline int translate_error(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct inner inner = {};
+	union addr address;
+	__be16 index_be, port;
+	int ret;
+
+	if (!pkt)
+		return -DROP_INVALID_PACKET;
+	if (!load_inner(skb, pkt, &inner))
+		return 0;
+	index_be = inner_service(pkt, &inner);
+	if (!index_be || !reverse_nat(index_be, pkt->family, &address, &port))
+		return 0;
+	/* The backend itself complains, or a router on the way. */
+	if (same_address(&pkt->saddr, &pkt->inner_daddr)) {
+		ret = rewrite_address(skb, pkt, SIDE_SOURCE, &address);
+		if (ret)
+			return ret;
+	}
+	return rewrite_inner(skb, pkt, &inner, SIDE_DESTINATION, &address, port);
+}
+
 #endif

@@ -239,3 +239,24 @@ def test_pods_without_an_address_to_leave_with_keep_their_own(cluster: Cluster) 
     finally:
         node.datapath.set_masquerade(IPv4Address(NODE["ipv4"]), IPv6Address(NODE["ipv6"]), [])
     assert not [event for event in cluster.log.collect() if event.type == 1]
+
+
+@VERSIONS
+def test_icmp_errors_find_whoever_they_are_about(cluster: Cluster, version: str) -> None:
+    """Of a service's pods here and elsewhere, for a client outside; and of the world, for a pod."""
+    there = [(cluster.client.netns, WORLD[version], 9)]
+    for pod in (cluster.server, cluster.far):
+        port = 30000 + pod.endpoint.endpoint_id
+        there.append((cluster.net.name, NODE[version], port))
+    cluster.near.datapath.sync_services(
+        [
+            service(version, pod, port=30000 + pod.endpoint.endpoint_id, protocol=17)
+            for pod in (cluster.server, cluster.far)
+        ]
+    )
+    for netns, address, port in there:
+        with open_socket(netns, socket.SOCK_DGRAM, ANY[version]) as client:
+            client.connect((address, port))
+            client.send(b"x")
+            with pytest.raises(ConnectionRefusedError):
+                client.recv(10)

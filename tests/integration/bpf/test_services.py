@@ -221,6 +221,18 @@ def test_without_affinity_connections_spread(cluster: Cluster) -> None:
     assert names == {"one", "two"}
 
 
+@VERSIONS
+def test_icmp_error_about_a_translated_connection_names_the_service(cluster: Cluster, version: str) -> None:
+    cluster.near.datapath.sync_services([service(version, cluster.far, protocol=UDP, target=9)])
+    with open_socket(cluster.client.netns, socket.SOCK_DGRAM, ANY[version]) as client:
+        client.connect((VIP[version], 80))
+        client.send(b"x")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(10)
+    events = cluster.log.wait_for(lambda events: len(events) >= 2)
+    assert [(event.what, event.reason) for event in events] == [("to-overlay", "new"), ("to-endpoint", "related")]
+
+
 def test_services_and_their_numbers_are_read_back(cluster: Cluster) -> None:
     datapath = cluster.near.datapath
     wanted = [
