@@ -60,6 +60,7 @@ import numpy as np
 from bpf import maps
 from bpf.devices import Hook, NodeNamespace
 from bpf.loader import DEFAULT_BPFFS, BpfError, Map, Program, ensure_bpffs, load_object, require_kernel
+from bpf.nat import stale_entries
 from bpf.policies import EndpointPolicy, PolicyMaps
 from bpf.services import ServiceFrontend, ServiceMaps
 
@@ -173,6 +174,8 @@ class MapSizes:
 
     conntrack_tcp: int = 65536
     conntrack_any: int = 32768
+    nat: int = 65536
+    affinity: int = 65536
     ipcache: int = 512000
     fragments: int = 8192
 
@@ -472,7 +475,9 @@ class Datapath:
         ]
 
     def collect_garbage(self) -> int:
-        """Remove expired conntrack entries; returns how many. Call it every few minutes.
+        """Remove what has expired of connections, translations and affinities; returns how many entries.
+
+        Call it every few minutes.
 
         Correctness does not need it (programs ignore expired entries); memory of busy nodes and reports do.
         """
@@ -483,7 +488,17 @@ class Datapath:
             keys, values = table.dump()
             expired = values.view(maps.CT_ENTRY)[:, 0]["lifetime_s"] < now_s
             removed += table.delete_many(keys[expired])
-        return removed
+        for name, width, tracked in (
+            (maps.NAT4, 4, (maps.CT4_TCP, maps.CT4_ANY)),
+            (maps.NAT6, 16, (maps.CT6_TCP, maps.CT6_ANY)),
+        ):
+            table = self._map(name)
+            keys, values = table.dump()
+            if not len(keys):
+                continue
+            connections = {key.tobytes() for each in tracked for key in self._map(each).dump()[0]}
+            removed += table.delete_many(stale_entries(keys, values, connections, width, now_s))
+        return removed + self._service_maps().forget_clients(now_s)
 
     def connections(self) -> set[tuple[Address, Address]]:
         """Who has connections to whom: source and destination of all that have not expired."""
@@ -541,6 +556,10 @@ class Datapath:
             maps.CT6_TCP: self._sizes.conntrack_tcp,
             maps.CT4_ANY: self._sizes.conntrack_any,
             maps.CT6_ANY: self._sizes.conntrack_any,
+            maps.NAT4: self._sizes.nat,
+            maps.NAT6: self._sizes.nat,
+            maps.LB4_AFFINITY: self._sizes.affinity,
+            maps.LB6_AFFINITY: self._sizes.affinity,
             maps.IPCACHE: self._sizes.ipcache,
             maps.FRAGMENTS: self._sizes.fragments,
         }

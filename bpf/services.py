@@ -138,6 +138,20 @@ class ServiceMaps:
         """What the kernel has."""
         return decompile(self._read())
 
+    def forget_clients(self, now_s: int) -> int:
+        """Remove affinities that have run out, or whose service is gone; returns how many."""
+        timeouts = np.zeros(MAX_INDEX + 1, np.int64)
+        for value in _frontends(self._read()).values():
+            timeouts[int(value["rev_nat_index_be"])] = int(value["target"]) & MAX_AFFINITY_S
+        removed = 0
+        for name in (maps.LB4_AFFINITY, maps.LB6_AFFINITY):
+            table = self._maps[name]
+            keys, values = table.dump()
+            indices = keys.view(maps.AFFINITY_KEY)[:, 0]["rev_nat_index_be"].astype(np.int64)
+            last = values.view(maps.AFFINITY_VALUE)[:, 0]["last_used_s"].astype(np.int64)
+            removed += table.delete_many(keys[last + timeouts[indices] < now_s])
+        return removed
+
     def _map(self, name: str) -> Map:
         return self._maps[name.removesuffix(FRONTENDS)]
 

@@ -28,7 +28,7 @@ from tests.support.kernel_events import EventLog
 T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
-SMALL_MAPS = MapSizes(conntrack_tcp=4096, conntrack_any=4096, ipcache=4096, fragments=256)
+SMALL_MAPS = MapSizes(conntrack_tcp=4096, conntrack_any=4096, nat=4096, affinity=1024, ipcache=4096, fragments=256)
 POD_MTU = 1450
 HOST_MAC = "02:00:00:00:00:01"
 

@@ -260,3 +260,10 @@ def test_icmp_errors_find_whoever_they_are_about(cluster: Cluster, version: str)
             client.send(b"x")
             with pytest.raises(ConnectionRefusedError):
                 client.recv(10)
+
+
+def test_garbage_goes_and_what_is_used_stays(cluster: Cluster) -> None:
+    with open_socket(cluster.client.netns, socket.SOCK_DGRAM) as client:
+        client.sendto(b"x", (WORLD["ipv4"], 9))
+    assert cluster.near.datapath.collect_garbage() >= 0
+    assert ping(cluster.client.netns, WORLD["ipv4"])
