@@ -29,6 +29,9 @@ BINS: Final = 16
 VARIABLE: Final = re.compile(r"^(\d+|[0-9a-f]{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|.{33,})$", re.IGNORECASE)
 """Path segments that name a thing and not a kind of things."""
 
+DENIED: Final = "denied"
+"""Stands for the status of a request that no policy allows."""
+
 
 @dataclass(slots=True)
 class Route:
@@ -46,18 +49,20 @@ def requests(hub: Hub, rows: Rows) -> dict[str, Any]:
     routes: dict[tuple[str, str, str], Route] = {}
     slow: list[tuple[float, dict[str, Any]]] = []
     failing: list[dict[str, Any]] = []
-    for aux, src, node, seq, bits in zip(
-        *(rows[name].tolist() for name in ("aux", "src", "node", "seq", "bits")), strict=True
+    for aux, src, dst, verdict, node, seq, bits in zip(
+        *(rows[name].tolist() for name in ("aux", "src", "dst", "verdict", "node", "seq", "bits")), strict=True
     ):
         l7 = flow_pb2.Flow.FromString(split_aux(tables.aux[aux] or b"")[0]).l7
-        if l7.type != flow_pb2.RESPONSE or l7.WhichOneof("record") not in ("http", "kafka"):
+        # A proxy that refuses a request tells of no answer: the request is all there is.
+        denied = l7.type == flow_pb2.REQUEST and verdict == flow_pb2.DROPPED
+        if not (denied or l7.type == flow_pb2.RESPONSE) or l7.WhichOneof("record") not in ("http", "kafka"):
             continue
-        target, method, path = end_name(hub.cards, src), *_what(l7)
+        target, method, path = end_name(hub.cards, dst if denied else src), *_what(l7)
         key = target, method, path
         if key not in routes and len(routes) >= MOST_ROUTES:
             key = target, "", "(other routes)"
         route = routes.setdefault(key, Route(*key))
-        code = str(l7.http.code) if l7.HasField("http") else f"error {l7.kafka.error_code}"
+        code = DENIED if denied else str(l7.http.code) if l7.HasField("http") else f"error {l7.kafka.error_code}"
         route.codes[code] = route.codes.get(code, 0) + 1
         ms = l7.latency_ns / 1e6
         one = {
@@ -71,7 +76,7 @@ def requests(hub: Hub, rows: Rows) -> dict[str, Any]:
             route.latencies.append(ms)
             route.bins[latency_bin(ms)] += 1
             slow.append((ms, one))
-        if l7.http.code >= 400 or l7.kafka.error_code:
+        if denied or l7.http.code >= 400 or l7.kafka.error_code:
             failing.append(one)
     slow.sort(key=lambda pair: -pair[0])
     ranked = sorted(routes.values(), key=lambda route: -sum(route.codes.values()))

@@ -43,6 +43,11 @@ WORDS: Final[dict[int, str]] = {
 }
 """What the common reasons mean to a person; others have the words of the vocabulary."""
 
+REQUEST_DENIED: Final = (
+    "The connection was let through, but not this request: a policy names the requests that may pass here "
+    "(method, path, name, ...), and this is none of them. The proxy of the node refused it."
+)
+
 APP_LABEL: Final = re.compile(r"^(app|app\.kubernetes\.io/name|k8s-app|name|component|tier|role|kind)$")
 TO_ENDPOINT: Final = 101
 
@@ -52,13 +57,16 @@ def why(hub: Hub, row: Rows, flow: flow_pb2.Flow) -> dict[str, Any] | None:
     if flow.verdict not in (flow_pb2.DROPPED, flow_pb2.ERROR):
         return None
     reason = int(flow.drop_reason_desc)
+    of_request = flow.Type == flow_pb2.L7
     ingress = flow.traffic_direction == flow_pb2.INGRESS
     deciders = [*flow.ingress_denied_by, *flow.egress_denied_by]
     denied = reason in (DENIED, DENIED_BY_RULE)
     name = DROP_REASONS.get(reason, "")
     return {
-        "reason": name or flow_pb2.DropReason.Name(flow.drop_reason_desc),
-        "words": WORDS.get(reason, f"The datapath says: {name or 'no reason given'}."),
+        "reason": "Request denied" if of_request else name or flow_pb2.DropReason.Name(flow.drop_reason_desc),
+        "words": REQUEST_DENIED
+        if of_request
+        else WORDS.get(reason, f"The datapath says: {name or 'no reason given'}."),
         "where": f"{'On the way into' if ingress else 'On the way out of'} "
         f"{_name(flow.destination if ingress else flow.source)}, seen on {flow.node_name or 'an unnamed node'}.",
         "policies": [_policy(one) for one in deciders],

@@ -15,12 +15,14 @@ from urllib.request import urlopen
 import pytest
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.e2e.conftest import Lab
+from tests.e2e.conftest import ROOT, Lab
 from tests.support.browser import chromium
 from tests.support.page import WAIT_S, Looker
 
 pytestmark = [pytest.mark.kernel, pytest.mark.browser]
 
+LAB_MANIFESTS = ROOT / "lab" / "manifests"
+L7_POLICIES = ("client-egress-only-dns.yaml", "client-egress-l7-http.yaml")
 REFUSE_ALL = """
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -56,6 +58,12 @@ def table(page: Looker) -> list[list[str]]:
 def request(lab: Lab, server: str, client: str = "client2", timeout_s: int = 5) -> bool:
     """Whether a server answers a pod."""
     return lab.exec(client, "curl", "-s", "-o", "/dev/null", "-m", str(timeout_s), f"{server}:8080/").returncode == 0
+
+
+def code(lab: Lab, address: str) -> str:
+    """What client2's request is answered with; 000: not at all."""
+    words = ("curl", "-s", "-o", "/dev/null", "-m", "3", "-w", "%{http_code}", address)
+    return lab.exec("client2", *words).stdout.strip()
 
 
 @contextmanager
@@ -138,6 +146,32 @@ def test_a_drop_is_explained_and_the_rule_that_the_page_offers_lets_it_through(l
         page.open("?view=findings")
         page.until("document.querySelector('findings-list').textContent.includes('Dropped: Policy denied')")
         page.open("?view=health")
+
+
+def test_requests_and_names_of_real_proxies_have_their_views(lab: Lab, page: Looker) -> None:
+    manifests = "\n---\n".join((LAB_MANIFESTS / name).read_text() for name in L7_POLICIES)
+    with policy(lab, manifests):
+        eventually(page, lambda: code(lab, "echo-other-node:8080/private") == "403")
+        assert code(lab, "echo-other-node:8080/") == "200"
+        assert code(lab, "nowhere.example:8080/") == "000"
+        page.open("?view=l7")
+        page.until("document.querySelectorAll('requests-view .routes tbody tr').length >= 2")
+        routes = page.js("[...document.querySelectorAll('.routes tbody tr')].map((row) => row.innerText)")
+        assert any("echo-other-node" in route and "/private" in route and "denied" in route for route in routes)
+        assert any("200 ×" in route and "ms" in route for route in routes)
+        page.until("document.querySelector('requests-view .failing').textContent.includes('/private')")
+        page.click("requests-view .failing button")
+        page.until("document.querySelector('detail-panel .why')?.textContent.includes('Request denied')")
+        page.open("?view=dns")
+        page.until("document.querySelector('dns-view').textContent.includes('nowhere.example')")
+        names = page.text("dns-view tbody")
+        assert "echo-other-node.cilium-test.svc.cluster.local" in names
+        assert "client2" in names
+        assert "NXDOMAIN" in names
+        page.open()
+        arrow = "[data-edge='cilium-test/client2>cilium-test/echo-other-node']"
+        page.until(f'document.querySelector("{arrow} text")?.textContent.startsWith("8080 HTTP")')
+        assert "latency p50" in page.js(f'document.querySelector("{arrow}").ariaLabel')
 
 
 def test_a_new_workload_moves_none_of_those_that_stand(lab: Lab, page: Looker) -> None:

@@ -91,3 +91,18 @@ async def test_health_tells_of_gaps_by_node_and_as_coverage() -> None:
     assert (told["lost"], told["coverage"]) == (4, 42.86)
     assert [(node["name"], node["lost"]) for node in told["nodes"]] == [("kind-worker", 4)]
     assert coverage(0, 0) == 100.0
+
+
+def test_a_request_that_a_proxy_refused_counts_as_failing() -> None:
+    shop = Shop()
+    client, cart = shop.pod("client"), shop.pod("cart")
+    flow = flow_pb2.Flow(l7=flow_pb2.Layer7(type=flow_pb2.REQUEST))
+    flow.l7.http.MergeFrom(flow_pb2.HTTP(method="GET", url="http://cart/private"))
+    refused = shop.l7(flow, client, cart, 40000, 80)
+    refused["verdict"] = flow_pb2.DROPPED
+    shop.add_now(refused, shop.l7(flow, client, cart, 40000, 80))
+    data = view(shop, "l7")
+    assert [(route["target"], route["codes"], route["bad"]) for route in data["routes"]] == [
+        ("cart-0", {"denied": 1}, 100.0)
+    ]
+    assert data["failing"][0]["code"] == "denied"

@@ -80,7 +80,7 @@ export class DetailPanel extends HTMLElement {
 
   #why(why) {
     const worked = why.worked ? `This pair last worked at ${clock(why.worked.ms)} UTC.` : "This pair has not worked as far back as flows are held.";
-    const rule = why.rule && html("pre", { class: "yaml" }, why.rule);
+    const rule = why.rule ? html("pre", { class: "yaml" }, why.rule) : null;
     const button = rule && html("button", { type: "button", class: "small" }, "Copy rule");
     button?.addEventListener("click", () => copy(button, why.rule));
     return html("section", { class: "why", "aria-label": "Why" }, html("h3", {}, `Why: ${why.reason}`), html("p", {}, why.words), html("p", {}, why.where),
