@@ -118,13 +118,15 @@ class NodeDevices:
     def _address(self, node: Node, pod_mtu: int) -> None:
         host = self._index(HOST_DEVICE)
         clusters: tuple[IPv4Network | IPv6Network, ...] = ipam.CLUSTER_CIDRS
+        services: tuple[IPv4Network | IPv6Network, ...] = ipam.SERVICE_CIDRS
         own = zip(ipam.router_addresses(node), ipam.ingress_addresses(node), strict=True)
-        for (router, ingress), cluster in zip(own, clusters, strict=True):
+        for (router, ingress), cluster, service in zip(own, clusters, services, strict=True):
             # nodad: duplicate detection would leave the address unusable for a second, and nobody can answer it here.
             extra: dict[str, Any] = {"flags": _IFA_F_NODAD} if cluster.version == 6 else {}
             for address in (router, ingress):
                 self._ip.addr("replace", index=host, address=address, prefixlen=cluster.max_prefixlen, **extra)
-            self._ip.route("replace", dst=str(cluster), oif=host, prefsrc=router, metrics={"mtu": pod_mtu})
+            for destination in (cluster, service):
+                self._ip.route("replace", dst=str(destination), oif=host, prefsrc=router, metrics={"mtu": pod_mtu})
 
     def _index(self, name: str) -> int | None:
         return next(iter(self._ip.link_lookup(ifname=name)), None)

@@ -31,6 +31,8 @@ def pod_ready(pod: Pod, _view: View) -> str:
 
 def pod_status(pod: Pod, _view: View) -> str:
     """The phase in kubectl's words."""
+    if pod.is_leaving:
+        return "Terminating"
     if pod.status.phase == "Pending" and pod.spec.node_name:
         return "ContainerCreating"
     return {"Succeeded": "Completed", "Failed": "Error"}.get(pod.status.phase, pod.status.phase)
