@@ -43,14 +43,18 @@ def frontends(
     node: Node,
     algorithm: str = ALGORITHMS[0],
     redirects: Redirects | None = None,
+    others: Sequence[Node] = (),
 ) -> tuple[list[Named], list[str]]:
-    """Frontends of all services on `node`, and what is wrong: of two that want the same address, the first has it."""
+    """Frontends of all services on `node`, and what is wrong: of two that want the same address, the first has it.
+
+    others  the other nodes: what clients of this node send to their node ports is translated here, at its source.
+    """
     found: dict[Frontend, Named] = {}
     problems = []
     for service in services:
         if service.headless or service.spec.type == "ExternalName":
             continue
-        for one in _Maker(service, directory.of(service), node, algorithm, redirects or {}).all():
+        for one in _Maker(service, directory.of(service), node, algorithm, redirects or {}, others).all():
             other = found.setdefault(one.entry.frontend, one)
             if other.service.key != service.key:
                 where = one.entry.frontend
@@ -68,6 +72,7 @@ class _Maker:
     node: Node
     algorithm: str
     redirects: Redirects
+    others: Sequence[Node]
 
     def all(self) -> Iterator[Named]:
         spec = self.service.spec
@@ -76,13 +81,32 @@ class _Maker:
             addresses += [(FrontendKind.EXTERNAL_IP, one, port.port) for one in spec.external_ips]
             addresses += [(FrontendKind.LOAD_BALANCER, one, port.port) for one in self.service.balancer_ips]
             if port.node_port and spec.type in ("NodePort", "LoadBalancer"):
-                own = (one for one in self.node.ips if ip_address(one).version in self.service.families)
-                addresses += [(FrontendKind.NODE_PORT, one, port.node_port) for one in own]
+                addresses += [(FrontendKind.NODE_PORT, one, port.node_port) for one in self._ips(self.node)]
+                for node in self.others:
+                    for text in self._ips(node):
+                        yield Named(self.service, port.protocol, self._elsewhere(ip_address(text), port, node))
             for kind, text, number in addresses:
                 if text:
                     address = ip_address(text)
                     for entry in self._entries(kind, address, number, port):
                         yield Named(self.service, port.protocol, entry)
+
+    def _ips(self, node: Node) -> list[str]:
+        return [one for one in node.ips if ip_address(one).version in self.service.families]
+
+    def _elsewhere(self, address: IpAddress, port: ServicePort, node: Node) -> ServiceFrontend:
+        """A node port of another node: with a Local policy its backends are those of that node."""
+        there = node.name if self.service.spec.external_traffic_policy == "Local" else None
+        return ServiceFrontend(
+            frontend=Frontend(address=address, port=port.node_port, protocol=PROTOCOLS[port.protocol]),
+            backends=self._backends(address, port, there),
+            kind=FrontendKind.NODE_PORT,
+            affinity_s=self._affinity_s(),
+            l7_port=self._l7_port(port),
+        )
+
+    def _l7_port(self, port: ServicePort) -> int:
+        return self.redirects.get((self.service.namespace, self.service.name, port.port), 0)
 
     def _entries(
         self, kind: FrontendKind, address: IpAddress, number: int, port: ServicePort
@@ -93,27 +117,31 @@ class _Maker:
         here = inside if kind is FrontendKind.CLUSTER_IP else outside
         entry = ServiceFrontend(
             frontend=Frontend(address=address, port=number, protocol=PROTOCOLS[port.protocol]),
-            backends=self._backends(address, port, here),
+            backends=self._backends(address, port, self._only(here)),
             kind=kind,
             affinity_s=self._affinity_s(),
             local_only=here,
             maglev=self._algorithm() == "maglev",
             source_ranges=self._source_ranges(kind, address),
-            l7_port=self.redirects.get((self.service.namespace, self.service.name, port.port), 0),
+            l7_port=self._l7_port(port),
         )
         yield entry
         if kind is not FrontendKind.CLUSTER_IP and inside != outside:
             yield replace(
                 entry,
                 frontend=replace(entry.frontend, internal=True),
-                backends=self._backends(address, port, inside),
+                backends=self._backends(address, port, self._only(inside)),
                 local_only=inside,
             )
 
-    def _backends(self, address: IpAddress, port: ServicePort, local_only: bool) -> tuple[Backend, ...]:
+    def _only(self, local: bool) -> str | None:
+        return self.node.name if local else None
+
+    def _backends(self, address: IpAddress, port: ServicePort, node: str | None) -> tuple[Backend, ...]:
+        """node: whose backends; None: all."""
         found: dict[tuple[IpAddress, int], Backend] = {}
         for one in self.backends:
-            target = dict(one.ports).get(port) if not local_only or one.node == self.node.name else None
+            target = dict(one.ports).get(port) if node in (None, one.node) else None
             where = ip_address(one.address)
             if target is not None and where.version == address.version:
                 # The same address may be named twice, by a pod and by a slice: whoever says it stays is right.

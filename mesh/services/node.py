@@ -39,7 +39,8 @@ class NodeServices:
     def find(self, cluster: Cluster, redirects: Redirects | None = None) -> list[Named]:
         """What the kernel should have; what is wrong is logged once."""
         directory = Directory(cluster.resources.values())
-        found, problems = frontends(cluster.services(), directory, self.node, self.algorithm, redirects)
+        others = [one for one in cluster.nodes() if one.name != self.node.name]
+        found, problems = frontends(cluster.services(), directory, self.node, self.algorithm, redirects, others)
         for problem in sorted(set(problems) - self._problems):
             log.warning("two services want one address", reason=problem)
         self._problems = frozenset(problems)

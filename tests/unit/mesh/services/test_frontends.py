@@ -92,6 +92,23 @@ def test_a_local_policy_leaves_outside_the_pods_of_the_node_and_inside_all() -> 
     assert "10.96.0.5:80/in" not in entries
 
 
+def test_node_ports_of_other_nodes_are_translated_at_the_source() -> None:
+    def there(**spec: Any) -> ServiceFrontend:
+        ports = [{"port": 80, "targetPort": 8080, "nodePort": 30080}]
+        state = settled(
+            [
+                *(HERE, node(1), web("a", "kind-worker0"), web("b", "kind-worker1")),
+                service(type="NodePort", ports=ports, **spec),
+            ]
+        )
+        services = [one for one in state if isinstance(one, Service)]
+        entries, _ = frontends(services, Directory(state), HERE, others=[node(1)])
+        return next(one.entry for one in entries if str(one.entry.frontend.address) == "172.18.0.3")
+
+    assert backends(there()) == BOTH
+    assert backends(there(externalTrafficPolicy="Local")) == BOTH[1:]
+
+
 def test_an_internal_local_policy_keeps_clients_inside_on_their_node() -> None:
     entry = found(service(internalTrafficPolicy="Local"))["10.96.0.5:80"]
     assert (backends(entry), entry.local_only) == (BOTH[:1], True)
