@@ -23,6 +23,7 @@ class AgentConfig:
     policy_audit_mode: bool = setting(False, "let pass what policies deny, and tell it as audited")
     envoy: bool = setting(True, "run an Envoy, which judges HTTP and TLS for policies")
     records_socket: str = setting("", "the observer's socket for records of requests; empty: requests make no flows")
+    masquerade: bool = setting(True, "let pods talk to the world in the node's name")
     load_balancer_algorithm: str = setting("random", "how clients outside get backends: random or maglev")
     tofqdns_reject: str = setting("refused", "answer to names that no dns rule allows: refused or nameError")
     tofqdns_min_ttl_s: int = setting(0, "seconds that a name's address is allowed at least, whatever its answer says")

@@ -189,6 +189,7 @@ class Agent:
         self._datapath.attach_host(HOST_DEVICE)
         for device in config.devices:
             self._datapath.attach_netdev(device)
+        self._services.leave_as(self._node.ips if config.masquerade else ())
         log.info("datapath ready", node=self._node.name, pins=str(self._datapath.pin_dir))
 
     async def follow(self) -> None:
@@ -270,6 +271,7 @@ class Agent:
         self._datapath.sync_ipcache(ipcache_entries(state["ipcache"], self._node.ips))
         # Before endpoints go: nobody is sent to one that is not there any more.
         self._services.write(services)
+        self._services.announce(cluster, self._config.devices)
         self._program(wanted)
         ready = sorted(pod.metadata.uid for pod in pods if ids[pod.metadata.uid] not in self._refused)
         self.report.round(revision, ready)

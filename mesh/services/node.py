@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final
 
 import structlog
 
 from bpf.datapath import Datapath
 from bpf.loader import BpfError
+from mesh import ipam
 from mesh.backends import Directory
 from mesh.cluster import Cluster
 from mesh.policy.documents import Network
 from mesh.resources import Node
+from mesh.services.announcing import announced
 from mesh.services.frontends import ALGORITHMS, Named, Redirects, frontends
+from mesh.services.kinds import IpAddress
 
 log: Final = structlog.get_logger(component="services")
 
@@ -35,6 +38,8 @@ class NodeServices:
     _problems: frozenset[str] = frozenset()
     _written: list[Named] = field(default_factory=list)
     _failure: str = ""
+    _announced: set[IpAddress] | None = None
+    """None: not said since this process began."""
 
     def find(self, cluster: Cluster, redirects: Redirects | None = None) -> list[Named]:
         """What the kernel should have; what is wrong is logged once."""
@@ -57,6 +62,21 @@ class NodeServices:
             return
         self._failure = ""
         self._written = list(wanted)
+
+    def leave_as(self, addresses: Sequence[str]) -> None:
+        """With which of the node's addresses pods talk to the world; none: with their own."""
+        own = [ip_address(one) for one in addresses]
+        ipv4 = next((one for one in own if isinstance(one, IPv4Address)), None)
+        ipv6 = next((one for one in own if isinstance(one, IPv6Address)), None)
+        self.datapath.set_masquerade(ipv4, ipv6, ipam.CLUSTER_CIDRS)
+
+    def announce(self, cluster: Cluster, devices: Sequence[str]) -> None:
+        """Answer on `devices` for the addresses that this node is to speak for."""
+        wanted = announced(cluster, self.node.name, devices)
+        if wanted != self._announced:
+            self.datapath.set_announced(wanted)
+            self._announced = wanted
+            log.info("announcing", addresses=sorted(map(str, wanted)))
 
     def describe(self) -> dict[str, Any]:
         """For the agent's report."""

@@ -163,6 +163,45 @@ def test_a_pod_reaches_itself_through_its_service(services: Lab) -> None:
     assert ask(services, ("-n", SPACE, "a"), f"alone.{SPACE}", 3) == ["a"] * 3
 
 
+OUTSIDE = ("--outside",)
+
+
+def test_node_ports_lead_to_servers_from_outside_and_from_pods(services: Lab) -> None:
+    number = service(services, "web").spec.ports[0].node_port
+    for node in services.status()["nodes"]:
+        url = f"{node['ips'][0]}:{number}"
+        for where in (OUTSIDE, CLIENT):
+            answers = ask(services, where, url, 3)
+            assert len(answers) == 3, url
+            assert set(answers) <= {"a", "b"}, (url, where, answers)
+
+
+def test_a_local_policy_answers_only_where_a_server_is(services: Lab) -> None:
+    number = service(services, "local").spec.ports[0].node_port
+    home = services.pod("client2")["node"]
+    for node in services.status()["nodes"]:
+        wanted = ["a"] if node["name"] == home else [""]
+        assert ask(services, OUTSIDE, f"{node['ips'][0]}:{number}") == wanted, node["name"]
+
+
+def test_the_first_balancer_address_of_the_pool_is_reached_by_curl_from_outside(services: Lab) -> None:
+    def given() -> bool:
+        return bool(service(services, "web").balancer_ips)
+
+    until(given, "the service gets an address")
+    assert service(services, "web").balancer_ips == ("172.18.255.200",)
+    until(lambda: ask(services, OUTSIDE, "172.18.255.200") != [""], "a node answers for the address")
+    assert set(ask(services, OUTSIDE, "172.18.255.200", 24)) == {"a", "b"}
+    assert set(ask(services, CLIENT, "172.18.255.200", 24)) == {"a", "b"}
+
+
+def test_nodes_reach_cluster_addresses(services: Lab) -> None:
+    address = service(services, "web").spec.cluster_ip
+    for node in services.status()["nodes"]:
+        answers = ask(services, ("--node", node["name"]), address, 3)
+        assert set(answers) <= {"a", "b"}, (node["name"], answers)
+
+
 def test_connections_drain_when_a_pod_goes(services: Lab, tmp_path: Path) -> None:
     """The one who talks goes on; new connections go elsewhere; the pod stays until it may end."""
     words = command("lab", "exec", "--run-dir", str(services.run_dir), *CLIENT, "--", sys.executable, "-c", TALK)

@@ -34,6 +34,7 @@ class Kernel:
         self.judged: dict[int, EndpointPolicy] = {}
         self.services: list[ServiceFrontend] = []
         self.too_many = False
+        self.announced: set[str] = set()
         self.attempts = 0
         self.refuses: set[str] = set()
         self._state_file = state_file
@@ -61,6 +62,9 @@ class Kernel:
         if self.too_many:
             raise BpfError("too many services")
         self.services = list(wanted)
+
+    def set_announced(self, addresses: Iterable[Address]) -> None:
+        self.announced = {str(one) for one in addresses}
 
     def sync_ipcache(self, entries: Mapping[Prefix, IpcacheEntry]) -> None:
         self.cache = dict(entries)
