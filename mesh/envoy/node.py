@@ -71,6 +71,7 @@ class EnvoyNode:
         self.process = EnvoyProcess(folder, concurrency)
         self.problems: tuple[str, ...] = ()
         """What Envoy does not accept, in its own words. It goes on with what it had."""
+        self._extra = Extra()
         self._node = node
         self._port = port
         self._files = files.ResourceFiles(folder / "resources")
@@ -110,8 +111,11 @@ class EnvoyNode:
         return str(self._pipe.path)
 
     async def update(self, view: NodeView, extra: Extra | None = None) -> bool:
-        """Have Envoy do this; returns when it does, or has refused (see `problems`). False: it does not answer."""
-        extra = extra or Extra()
+        """Have Envoy do this; returns when it does, or has refused (see `problems`). False: not all is taken.
+
+        Without `extra`, resources of users stay as they are.
+        """
+        self._extra = extra = self._extra if extra is None else extra
         before = dict(self._files.versions)
         self._write_own(extra)
         self._write_policies(view)
