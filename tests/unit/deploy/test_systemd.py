@@ -20,12 +20,18 @@ HARDENED = {
     "PrivateDevices": "yes",
     "RestrictNamespaces": "yes",
     "LockPersonality": "yes",
-    "User": "flowscope",
 }
+AS_ROOT = ("flowscope-agent",)
+"""Changes the node's devices and kernel; all others have a user of their own."""
 
 
 def test_each_long_running_service_has_a_unit() -> None:
-    assert [unit.stem for unit in UNITS] == ["flowscope-observer", "flowscope-relay", "flowscope-ui"]
+    assert [unit.stem for unit in UNITS] == [
+        "flowscope-agent",
+        "flowscope-observer",
+        "flowscope-relay",
+        "flowscope-ui",
+    ]
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
@@ -52,4 +58,5 @@ def test_the_unit_gives_the_service_no_more_than_it_needs(unit: Path) -> None:
     parser.read(unit)
     service = dict(parser["Service"])
     assert {key: service.get(key) for key in HARDENED} == HARDENED
+    assert service.get("User") == (None if unit.stem in AS_ROOT else "flowscope")
     assert "CapabilityBoundingSet" in service
