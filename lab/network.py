@@ -37,6 +37,7 @@ from service.failure import Failure
 BRIDGE: Final = "kind"
 UPLINK: Final = "eth0"
 MTU: Final = 1500
+LINK_LOCAL: Final = "fe80::{:x}"
 IFA_F_NODAD: Final = 0x02
 
 QUIET: Final = {
@@ -100,15 +101,14 @@ class Network:
             peer = {"ifname": UPLINK, "net_ns_fd": namespace.fileno(), "address": mac_address(node.name)}
             ip.link("add", ifname=port, kind="veth", mtu=MTU, peer={**peer, "mtu": MTU})
             ip.link("set", index=_index(ip, port), master=_index(ip, BRIDGE), state="up")
-            # Pods come with their own addresses: nothing masquerades them yet.
-            for address, pods in zip(node.ips, node.spec.pod_cidrs, strict=False):
-                ip.route("add", dst=str(pods), gateway=address, oif=_index(ip, BRIDGE))
         with _iproute(name) as ip:
             uplink = _index(ip, UPLINK)
             ip.link("set", index=uplink, state="up")
             for address, network in zip(node.ips, NODE_NETWORKS, strict=True):
                 _add_address(ip, uplink, address, network.prefixlen)
                 ip.route("add", dst="default", family=_family(address), gateway=str(network[1]), oif=uplink)
+            # With it the node asks for its gateway's MAC in the name of pods: their own addresses are not its own.
+            _add_address(ip, uplink, LINK_LOCAL.format(number + 2), 64)
 
     def _make_pod(self, pod: Pod, node: Node) -> PodNetwork:
         name = self.pod_netns(pod.namespace, pod.name)
