@@ -8,6 +8,7 @@ Elsewhere: observer/records_socket.py receives; model/decode/accesslog.py says w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Sequence
 from typing import Final
@@ -35,6 +36,28 @@ class Records:
         self._timer: asyncio.TimerHandle | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether something waits for the observer to have room; to be asked after `flush`."""
+        return bool(self._lines)
+
+    @property
+    def untold(self) -> int:
+        """Lost records of which the observer has not heard."""
+        return self._untold
+
+    def lose(self, count: int) -> None:
+        """Count records that were lost before they came here."""
+        self.lost += count
+        self._untold += count
+
+    def tell(self) -> None:
+        """Tell of losses, though no record follows them."""
+        if self._untold and not self._lines:
+            with contextlib.suppress(OSError):
+                self._socket.sendto(_loss(self._untold), self._path)
+                self._untold = 0
+
     def add(self, lines: bytes) -> None:
         """Send records soon: JSON objects, a line feed between two. Longer ones than DATAGRAM travel alone."""
         if not self._path:
@@ -60,7 +83,7 @@ class Records:
                 size += len(lines[end]) + 1
                 end += 1
             told = self._untold
-            loss = [b'{"type":"Lost","count":%d}' % told] if told else []
+            loss = [_loss(told)] if told else []
             try:
                 self._socket.sendto(b"\n".join((*loss, *lines[at:end])), self._path)
             except BlockingIOError:
@@ -84,6 +107,8 @@ class Records:
         self._socket.close()
 
     def _lose(self, lines: Sequence[bytes]) -> None:
-        count = len(lines) + sum(one.count(b"\n") for one in lines)
-        self.lost += count
-        self._untold += count
+        self.lose(len(lines) + sum(one.count(b"\n") for one in lines))
+
+
+def _loss(count: int) -> bytes:
+    return b'{"type":"Lost","count":%d}' % count

@@ -11,9 +11,7 @@ bell, and watchers wait for that with inotify: a change arrives within milliseco
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
-import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -24,6 +22,7 @@ from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
+from mesh.inotify import CLOSED_AFTER_WRITING, Inotify
 from mesh.resources import (
     Deployment,
     Key,
@@ -207,19 +206,18 @@ class SqliteStore:
     async def watch(self, since: int = 0) -> AsyncIterator[Changes]:
         """Changes after `since`, as they happen; the first ones at once."""
         rang = asyncio.Event()
-        with _inotify(self._bell) as bell:
-            loop = asyncio.get_running_loop()
-            loop.add_reader(bell, _drain, bell, rang)
-            try:
-                while True:
-                    rang.clear()
-                    if found := self.changes(since):
-                        since = found.revision
-                        yield found
-                    else:
-                        await _rang(rang, RECHECK_S)
-            finally:
-                loop.remove_reader(bell)
+        bell = Inotify(rang.set)
+        try:
+            bell.watch(self._bell, CLOSED_AFTER_WRITING)
+            while True:
+                rang.clear()
+                if found := self.changes(since):
+                    since = found.revision
+                    yield found
+                else:
+                    await _rang(rang, RECHECK_S)
+        finally:
+            bell.close()
 
     def _known(self, row: Any) -> Resource:
         """The resource of a row, checked once for each revision: what did not change is the same object again."""
@@ -345,31 +343,4 @@ async def _rang(rang: asyncio.Event, timeout_s: float) -> None:
         async with asyncio.timeout(timeout_s):
             await rang.wait()
     except TimeoutError:
-        return
-
-
-_IN_CLOSE_WRITE: Final = 0x8
-_libc: Final = ctypes.CDLL(None, use_errno=True)
-
-
-@contextmanager
-def _inotify(path: Path) -> Iterator[int]:
-    """A descriptor that becomes readable when `path` was written. Source: inotify(7)."""
-    descriptor = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-    if descriptor < 0:
-        raise Failure(f"inotify: {os.strerror(ctypes.get_errno())}; raise fs.inotify.max_user_instances")
-    try:
-        if _libc.inotify_add_watch(descriptor, os.fsencode(path), _IN_CLOSE_WRITE) < 0:
-            raise Failure(f"cannot watch {path}: {os.strerror(ctypes.get_errno())}")
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _drain(descriptor: int, rang: asyncio.Event) -> None:
-    rang.set()
-    try:
-        while os.read(descriptor, 65536):
-            pass
-    except BlockingIOError:
         return

@@ -63,22 +63,30 @@ class Admin:
         """Version, state and command line. Raises: AdminError."""
         return await self._json("/server_info")
 
-    async def _json(self, path: str) -> dict[str, Any]:
-        return await asyncio.to_thread(self._ask, path)
+    async def reopen_logs(self) -> None:
+        """Have it open its files anew, before it writes again. Raises: AdminError."""
+        await asyncio.to_thread(self._ask, "/reopen_logs", "POST")
 
-    def _ask(self, path: str) -> dict[str, Any]:
-        connection = _Connection(self._path)
+    async def _json(self, path: str) -> dict[str, Any]:
+        body = await asyncio.to_thread(self._ask, path)
         try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            body = answer.read(MAX_ANSWER)
-            if answer.status != http.client.OK:
-                raise AdminError(f"Envoy answers {answer.status} to {path}")
             found = json.loads(body)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise AdminError(f"Envoy's admin socket {self._path}: {error}") from error
-        finally:
-            connection.close()
+        except ValueError as error:
+            raise AdminError(f"Envoy's answer to {path} is no JSON") from error
         if not isinstance(found, dict):
             raise AdminError(f"Envoy's answer to {path} is no object")
         return found
+
+    def _ask(self, path: str, method: str = "GET") -> bytes:
+        connection = _Connection(self._path)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            body = answer.read(MAX_ANSWER)
+        except (OSError, http.client.HTTPException) as error:
+            raise AdminError(f"Envoy's admin socket {self._path}: {error}") from error
+        finally:
+            connection.close()
+        if answer.status != http.client.OK:
+            raise AdminError(f"Envoy answers {answer.status} to {path}")
+        return body

@@ -2,7 +2,7 @@
 
 In:        what policies allow, and where identities are; resources of CiliumEnvoyConfigs.
 Out:       an Envoy that does so, once `update` returns; what it refused; the ports where it listens.
-Elsewhere: process.py runs it, files.py and listeners.py make what it reads, pipe.py carries its records.
+Elsewhere: process.py runs it, files.py and listeners.py make what it reads, spool.py carries its records.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from mesh.envoy.bootstrap import CLUSTERS, LISTENERS, bootstrap
 from mesh.envoy.headers import changing_filter
 from mesh.envoy.listeners import DIRECTIONS, Direction
 from mesh.envoy.matching import Changes, NodeView, tree
-from mesh.envoy.pipe import RecordsPipe
 from mesh.envoy.process import EnvoyProcess
+from mesh.envoy.spool import Spool
 from mesh.records import Records
 
 Tree = dict[str, Any]
@@ -51,6 +51,7 @@ class Extra:
 
 _OWN_FILES: Final = {"routes": files.ROUTE, "endpoints": files.ENDPOINTS, "secrets": files.SECRET}
 """What Envoy reads from a file for each resource."""
+_LOGS: Final = ("FileAccessLog", "StdoutAccessLog", "StderrAccessLog")
 
 
 class EnvoyNode:
@@ -68,14 +69,14 @@ class EnvoyNode:
     ) -> None:
         """`port` says where the listener for a parser and a direction (egress?) is."""
         self.folder = folder
-        self.process = EnvoyProcess(folder, concurrency)
+        self.process = EnvoyProcess(folder, concurrency, self._begin_records)
         self.problems: tuple[str, ...] = ()
         """What Envoy does not accept, in its own words. It goes on with what it had."""
         self._extra = Extra()
         self._node = node
         self._port = port
         self._files = files.ResourceFiles(folder / "resources")
-        self._pipe = RecordsPipe(folder / "records", records)
+        self._spool = Spool(folder / "records", records, self.process.admin, lambda: self.process.generation)
         self._addresses = addresses
         self._filters = {
             name: self._files.source(name)
@@ -87,9 +88,9 @@ class EnvoyNode:
         }
 
     async def start(self) -> None:
-        """Make folder and pipe, start Envoy or take over the one that runs. Raises: Failure."""
+        """Make folder and files, start Envoy or take over the one that runs. Raises: Failure."""
         self._files.prepare()
-        self._pipe.open()
+        self._spool.open()
         if not self._files.has_all((LISTENERS, CLUSTERS, *self._filters)):
             # Before anything is known nothing is allowed; an agent that comes back leaves what is there.
             self._write_policies(NodeView())
@@ -99,16 +100,19 @@ class EnvoyNode:
     def stop(self) -> None:
         """Watch no more. Envoy stays and does as it did."""
         self.process.let_go()
-        self._pipe.close()
+        self._spool.close()
 
     def source(self, kind: str, name: str) -> Tree:
         """Where Envoy finds a resource of users; `kind` is a field of Extra."""
         return self._files.source(files.safe_name(kind, name))
 
     @property
-    def records_pipe(self) -> str:
+    def records_file(self) -> str:
         """Where Envoy writes records of requests."""
-        return str(self._pipe.path)
+        return str(self._spool.path)
+
+    def _begin_records(self) -> None:
+        self._spool.begin()
 
     async def update(self, view: NodeView, extra: Extra | None = None) -> bool:
         """Have Envoy do this; returns when it does, or has refused (see `problems`). False: not all is taken.
@@ -144,6 +148,7 @@ class EnvoyNode:
     def _write_resources(self, extra: Extra) -> None:
         clusters = [*map(listeners.cluster, DIRECTIONS), *extra.clusters.values()]
         self._files.write(CLUSTERS, files.CLUSTER, clusters)
+        self._spool.is_exact = not any(_has_other_logs(one, self.records_file) for one in extra.listeners.values())
         own = [self._listener(parser, direction) for direction in DIRECTIONS for parser in PARSERS]
         self._files.write(LISTENERS, files.LISTENER, [*own, *extra.listeners.values()])
         kept = [files.safe_name(kind, name) for kind in _OWN_FILES for name in getattr(extra, kind)]
@@ -153,7 +158,7 @@ class EnvoyNode:
         port = self._port(parser, direction.egress)
         if parser == "tls":
             return listeners.tls_listener(direction, port, self._filters, self._addresses)
-        return listeners.http_listener(direction, port, self._filters, self.records_pipe, self._addresses)
+        return listeners.http_listener(direction, port, self._filters, self.records_file, self._addresses)
 
     async def is_listening(self) -> bool:
         """Whether everything of policies that could be sent here is taken."""
@@ -202,3 +207,14 @@ class EnvoyNode:
         if self.problems:
             return {"state": "warning", "message": f"refuses resources: {self.problems[0]}", **facts}
         return {"state": "ok", "message": "running", **facts}
+
+
+def _has_other_logs(piece: Any, ours: str) -> bool:
+    """Whether a listener writes more than our records: Envoy counts what it writes to all files together."""
+    if isinstance(piece, list):
+        return any(_has_other_logs(one, ours) for one in piece)
+    if not isinstance(piece, dict):
+        return False
+    if str(piece.get("@type", "")).endswith(_LOGS):
+        return piece.get("path") != ours
+    return any(_has_other_logs(one, ours) for one in piece.values())

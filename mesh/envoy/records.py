@@ -1,8 +1,8 @@
 """Requests and responses as Envoy writes them down: in the very form that the observer reads.
 
-In:        the path of a pipe.
+In:        the path of a file.
 Out:       access logs for Envoy's configuration.
-Elsewhere: pipe.py carries what Envoy writes to the observer; model/decode/accesslog.py reads it.
+Elsewhere: spool.py carries what Envoy writes to the observer; model/decode/accesslog.py reads it.
 
 Envoy writes JSON, and escapes whatever is in a path or a header; nothing in Python looks at a record. A request is
 written when a connection to a server is there for it, before the server has it; the response when it is over. Tries
@@ -31,16 +31,16 @@ _REQUEST_HEADERS: Final = ("X-Request-Id", "User-Agent", "Traceparent")
 """Of a record of a request. The id joins it with its response, the trace with others."""
 
 
-def upstream_logs(point: str, pipe: str) -> list[Tree]:
+def upstream_logs(point: str, file: str) -> list[Tree]:
     """For the router: each try at a server, and how it ended."""
     ended = {"log_type_filter": {"types": ["UpstreamEnd"]}}
     return [
-        _log(pipe, {"log_type_filter": {"types": ["UpstreamPoolReady"]}}, _request(point, "Forwarded", _SERVER)),
-        _log(pipe, _all(ended, status_is("GE", 100)), _response(point, _SERVER)),
+        _log(file, {"log_type_filter": {"types": ["UpstreamPoolReady"]}}, _request(point, "Forwarded", _SERVER)),
+        _log(file, _all(ended, status_is("GE", 100)), _response(point, _SERVER)),
     ]
 
 
-def downstream_logs(point: str, pipe: str) -> list[Tree]:
+def downstream_logs(point: str, file: str) -> list[Tree]:
     """For the connection manager: what Envoy answered by itself."""
     denied = {
         "metadata_filter": {
@@ -53,9 +53,9 @@ def downstream_logs(point: str, pipe: str) -> list[Tree]:
         }
     }
     return [
-        _log(pipe, denied, _request(point, "Denied", _WANTED)),
-        _log(pipe, _flags(_UNREACHED), _request(point, "Forwarded", _WANTED)),
-        _log(pipe, _flags(_FAILED), _response(point, _WANTED)),
+        _log(file, denied, _request(point, "Denied", _WANTED)),
+        _log(file, _flags(_UNREACHED), _request(point, "Forwarded", _WANTED)),
+        _log(file, _flags(_FAILED), _response(point, _WANTED)),
     ]
 
 
@@ -103,13 +103,13 @@ def _all(*filters: Tree) -> Tree:
     return {"and_filter": {"filters": list(filters)}}
 
 
-def _log(pipe: str, chosen: Tree, record: Tree) -> Tree:
+def _log(file: str, chosen: Tree, record: Tree) -> Tree:
     return {
         "name": "envoy.access_loggers.file",
         "filter": chosen,
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
-            "path": pipe,
+            "path": file,
             "log_format": {"json_format": record, "omit_empty_values": True},
         },
     }

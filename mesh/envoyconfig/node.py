@@ -50,8 +50,8 @@ class NodeEnvoyConfigs:
             pod_ranges=tuple(ip_network(one) for one in node.spec.pod_cidrs),
             own=tuple(ip_address(one) for one in (*ipam.router_addresses(node), *ipam.ingress_addresses(node))),
             ingress=tuple(ip_address(one) for one in ipam.ingress_addresses(node)),
-            downstream_logs=_logs(records.downstream_logs(_OBSERVED_AT, envoy.records_pipe)),
-            upstream_logs=_logs(records.upstream_logs(_OBSERVED_AT, envoy.records_pipe)),
+            downstream_logs=_logs(records.downstream_logs(_OBSERVED_AT, envoy.records_file)),
+            upstream_logs=_logs(records.upstream_logs(_OBSERVED_AT, envoy.records_file)),
         )
         self._translation = Translation()
         self._problems: frozenset[str] = frozenset()

@@ -59,6 +59,7 @@ class EnvoyHost:
         """The agent goes; Envoy stays."""
         self.loop.call_soon_threadsafe(self.node.stop)
         self.loop.call_soon_threadsafe(self._records.close)
+        self.run(asyncio.sleep(0.01))  # lets cancelled tasks end
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
