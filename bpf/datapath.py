@@ -63,6 +63,7 @@ from bpf.loader import DEFAULT_BPFFS, BpfError, Map, Program, ensure_bpffs, load
 from bpf.nat import stale_entries
 from bpf.policies import EndpointPolicy, PolicyMaps
 from bpf.services import ServiceFrontend, ServiceMaps
+from bpf.sockets import SocketServices
 
 Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
@@ -412,6 +413,15 @@ class Datapath:
                 table.update(key, value)
         for key in present.keys() - wanted.keys():
             table.delete(key)
+
+    def attach_sockets(self, cgroup: Path) -> int:
+        """Lead the node's own processes in a cgroup to backends when they ask for services; returns the cgroup's id."""
+        self._require_loaded()
+        return SocketServices(self.pin_dir, self._objects).attach(cgroup, self._namespace.cookie())
+
+    def detach_sockets(self) -> None:
+        """Let them send packets to services again, which are translated on the way."""
+        SocketServices(self.pin_dir, self._objects).detach()
 
     def set_host_addresses(self, addresses: Iterable[Address]) -> None:
         """All addresses of this node that pods may talk to, router addresses included; replaces the earlier set."""

@@ -29,6 +29,7 @@ NETNS_DIR: Final = Path("/run/netns")
 FILTER_PRIORITY: Final = 1
 FILTER_HANDLE: Final = 1
 PROTOCOL_ALL: Final = 3  # ETH_P_ALL
+SO_NETNS_COOKIE: Final = 71
 
 
 class Hook(IntEnum):
@@ -77,6 +78,10 @@ class NodeNamespace:
     def mac(self, ifindex: int) -> str:
         """MAC address of a device."""
         return self._call(lambda: str(self._route.get_links(ifindex)[0].get("address")))
+
+    def cookie(self) -> int:
+        """What the kernel calls the namespace: the same for as long as it exists."""
+        return self._call(_cookie)
 
     def close(self) -> None:
         """End the thread; filters stay."""
@@ -166,6 +171,11 @@ class NodeNamespace:
         except NetlinkError as error:
             if error.code not in (errno.ENODEV, errno.ENOENT):
                 raise BpfError(f"detach from device {ifindex}: {os.strerror(error.code)}", error.code) from None
+
+
+def _cookie() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
 
 
 def _ifindex(ifname: str) -> int | None:

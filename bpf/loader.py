@@ -116,6 +116,18 @@ class _MapInfo(ctypes.Structure):
     )
 
 
+class _CgroupLinkInfo(ctypes.Structure):
+    """struct bpf_link_info of a link to a cgroup."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("prog_id", ctypes.c_uint32),
+        ("cgroup_id", ctypes.c_uint64),
+        ("attach_type", ctypes.c_uint32),
+    )
+
+
 class _ProgramInfo(ctypes.Structure):
     """Start of struct bpf_prog_info, up to what is read of it."""
 
@@ -160,6 +172,8 @@ class _Libbpf:
             "bpf_program__name": (text, pointer),
             "bpf_program__fd": (number, pointer),
             "bpf_program__pin": (number, pointer, text),
+            "bpf_link_create": (number, number, number, number, pointer),
+            "bpf_link_update": (number, number, number, pointer),
             "bpf_obj_get": (number, text),
             "bpf_obj_pin": (number, number, text),
             "bpf_map_create": (number, number, text, size, size, size, pointer),
@@ -517,6 +531,53 @@ class Program:
 
     def close(self) -> None:
         """Close the descriptor; the program lives on while it is pinned or attached."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class CgroupLink:
+    """A program on a cgroup, for as long as somebody holds the link: a descriptor, or a pin."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @classmethod
+    def create(cls, program: Program, cgroup: int, kind: int) -> Self:
+        """Put a program on a cgroup, given as a descriptor of its folder; `kind` is of enum bpf_attach_type."""
+        fd = int(_libbpf().lib.bpf_link_create(program.fd, cgroup, kind, None))
+        if fd < 0:
+            raise _error(f"attach {program.name} to a cgroup", fd)
+        return cls(fd)
+
+    @classmethod
+    def pinned(cls, path: Path) -> Self:
+        """Open a pinned link."""
+        return cls(_open_pinned(path))
+
+    def cgroup_id(self) -> int:
+        """Which cgroup; 0 when it has been removed."""
+        info = _CgroupLinkInfo()
+        size = ctypes.c_uint32(ctypes.sizeof(info))
+        result = _libbpf().lib.bpf_obj_get_info_by_fd(self.fd, ctypes.byref(info), ctypes.byref(size))
+        if result != 0:
+            raise _error("ask about a link to a cgroup", result)
+        return int(info.cgroup_id)
+
+    def replace(self, program: Program) -> None:
+        """Put another program in the place of the present one, in one step."""
+        result = _libbpf().lib.bpf_link_update(self.fd, program.fd, None)
+        if result != 0:
+            raise _error(f"attach {program.name} to a cgroup", result)
+
+    def pin(self, path: Path) -> None:
+        """Give the link a name on the BPF file system: it outlives the process."""
+        result = _libbpf().lib.bpf_obj_pin(self.fd, os.fsencode(path))
+        if result != 0:
+            raise _error(f"pin {path}", result)
+
+    def close(self) -> None:
+        """Close the descriptor."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

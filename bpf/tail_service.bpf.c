@@ -5,6 +5,7 @@
  * remembers it. New connections get one at random, by the client's affinity, or (from outside, if the service says so)
  * by a Maglev table.
  */
+#include "backends.h"
 #include "events.h"
 #include "forward.h"
 #include "nat.h"
@@ -13,59 +14,9 @@
 /* A client that closes may still be reading, so the choice outlives the connection's end, as long as packets come. */
 #define CT_SERVICE_CLOSE_S	60
 
-struct choice {
-	union addr address;
-	__be16	port;
-	__u8	state;			/* enum backend_state */
-};
-
-static __always_inline bool find_backend(__u32 id, __u8 family, struct choice *choice)
+static __always_inline struct affinity_key client_of(const struct packet *pkt, const struct lb_service *service)
 {
-	if (family == FAMILY_IPV4) {
-		const struct lb4_backend *backend = bpf_map_lookup_elem(&cilium_lb4_backends_v3, &id);
-
-		if (!backend)
-			return false;
-		memset(&choice->address, 0, sizeof(choice->address));
-		choice->address.ip4 = backend->address;
-		choice->port = backend->port;
-		choice->state = backend->state;
-	} else {
-		const struct lb6_backend *backend = bpf_map_lookup_elem(&cilium_lb6_backends_v3, &id);
-
-		if (!backend)
-			return false;
-		choice->address = backend->address;
-		choice->port = backend->port;
-		choice->state = backend->state;
-	}
-	return true;
-}
-
-static __always_inline void *affinity_map(__u8 family)
-{
-	return family == FAMILY_IPV4 ? (void *)&cilium_lb4_affinity : (void *)&cilium_lb6_affinity;
-}
-
-/* The backend a client had, if that is not too long ago and the service still has it; else 0. */
-static __always_inline __u32 affine_backend(const struct packet *pkt, const struct lb_service *service)
-{
-	struct affinity_key key = { .client = pkt->saddr, .rev_nat_index_be = service->rev_nat_index_be };
-	const struct affinity_value *last = bpf_map_lookup_elem(affinity_map(pkt->family), &key);
-	struct affinity_match match = { .rev_nat_index_be = service->rev_nat_index_be };
-
-	if (!last || last->last_used_s + (service->target & AFFINITY_TIMEOUT_MASK) <= now_s())
-		return 0;
-	match.backend_id = last->backend_id;
-	return bpf_map_lookup_elem(&cilium_lb_affinity_match, &match) ? last->backend_id : 0;
-}
-
-static __always_inline void remember_affinity(const struct packet *pkt, const struct lb_service *service, __u32 backend)
-{
-	struct affinity_key key = { .client = pkt->saddr, .rev_nat_index_be = service->rev_nat_index_be };
-	struct affinity_value value = { .last_used_s = now_s(), .backend_id = backend };
-
-	bpf_map_update_elem(affinity_map(pkt->family), &key, &value, BPF_ANY);
+	return (struct affinity_key){ .client = pkt->saddr, .rev_nat_index_be = service->rev_nat_index_be };
 }
 
 /* Multiply and fold, after MurmurHash3. */
@@ -76,18 +27,6 @@ static __always_inline __u32 mix(__u32 hash, __u32 word)
 	hash ^= word * 0x1B873593;
 	hash = hash << 13 | hash >> 19;
 	return hash * 5 + 0xE6546B64;
-}
-
-static __always_inline __u32
-random_backend(const struct packet *pkt, const struct lb_service *service, __u8 scope)
-{
-	const struct lb_service *slot;
-
-	slot = service_slot(pkt, pkt->dport, pkt->protocol, scope, bpf_get_prandom_u32() % service->count + 1);
-	/* The last slots went away just now; the first is there while there are any. */
-	if (!slot)
-		slot = service_slot(pkt, pkt->dport, pkt->protocol, scope, 1);
-	return slot ? slot->target : 0;
 }
 
 /* The backend that every node would choose for this client's port; 0: there is no table. */
@@ -119,7 +58,7 @@ new_backend(const struct packet *pkt, const struct lb_service *service, __u8 sco
 	if (!service->count)
 		return 0;
 	if (service->flags & SERVICE_AFFINITY)
-		id = affine_backend(pkt, service);
+		id = affine_backend(client_of(pkt, service), pkt->family, service);
 	/* Pods always choose at random: only clients outside may come by another node next time. */
 	if (!id && caller == CALLER_NETDEV && service->target >> ALGORITHM_SHIFT == ALGORITHM_MAGLEV)
 		id = maglev_backend(pkt, service);
@@ -170,7 +109,7 @@ choose(struct packet *pkt, void *map, const void *key, const struct lb_service *
 			return DROP(pkt, DROP_CT_CREATE_FAILED, err);
 	}
 	if (service->flags & SERVICE_AFFINITY)
-		remember_affinity(pkt, service, id);
+		remember_affinity(client_of(pkt, service), pkt->family, id);
 	return 0;
 }
 

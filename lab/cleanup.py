@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from lab.cgroups import remove_cgroup
 from lab.linux import delete_netns, netns_inode, netns_path, unmount
 from lab.rundir import MARK, RunDir
 from service.failure import Failure
@@ -30,6 +31,8 @@ def clean(run_dir: RunDir, patience_s: float = PATIENCE_S) -> int:
     ended = end_processes(run_dir, patience_s)
     for name in namespaces:
         delete_netns(name)
+    for name in run_dir.recorded_netns():
+        remove_cgroup(name)
     try:
         unmount(run_dir.bpffs)
     except OSError as error:

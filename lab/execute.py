@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from lab.cgroups import find_cgroup
 from lab.linux import Place
 from lab.rundir import MARK, RunDir
 from service.failure import Failure
@@ -60,7 +61,8 @@ def node_place(run_dir: RunDir, state: Mapping[str, Any], name: str) -> Place:
     """Where a node is. Raises: Failure for an unknown one."""
     for node in state.get("nodes", ()):
         if node["name"] == name:
-            return Place(netns=node["netns"], hostname=name, etc=run_dir.node(name) / "etc", own_sys=True)
+            etc, cgroup = run_dir.node(name) / "etc", find_cgroup(node["netns"])
+            return Place(netns=node["netns"], hostname=name, etc=etc, own_sys=True, cgroup=cgroup)
     known = ", ".join(node["name"] for node in state.get("nodes", ()))
     raise Failure(f"no node {name!r}; there are {known or 'none'}")
 

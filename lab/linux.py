@@ -44,12 +44,17 @@ class Place:
     """Folder whose files (hosts, resolv.conf, ...) stand in for those of /etc."""
     own_sys: bool = False
     """Whether /sys is to show the devices of the namespace (hides mounts below /sys)."""
+    cgroup: Path | None = None
+    """Cgroup of version 2 to be in; None: where the parent is."""
 
     def enter(self) -> None:
         """Move this process there, for good. Call it in a fresh child, or just before exec.
 
         Raises: OSError.
         """
+        if self.cgroup is not None:
+            # 0 stands for whoever writes.
+            (self.cgroup / "cgroup.procs").write_text("0")
         if self.netns is not None:
             with _opened(NETNS_DIR / self.netns) as namespace:
                 setns(namespace, CLONE_NEWNET)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from lab import images
+from lab.cgroups import find_cgroup
 from lab.linux import Place
 from lab.names import node_netns
 from lab.network import Network
@@ -130,7 +131,8 @@ class Pods:
         etc = self._run_dir.pod(pod.namespace, pod.name)
         hostname = pod.spec.hostname or pod.name
         if pod.spec.host_network:
-            return Sandbox(pod, None, Place(netns=node_netns(node.name), hostname=node.name), [])
+            name = node_netns(node.name)
+            return Sandbox(pod, None, Place(netns=name, hostname=node.name, cgroup=find_cgroup(name)), [])
         wires = self._network.make_pod(pod, node)
         place = Place(
             netns=self._network.pod_netns(pod.namespace, pod.name), hostname=hostname[:63], etc=etc, own_sys=True

@@ -23,6 +23,7 @@ import structlog
 
 from cli.mesh.inputs import read_documents, read_text
 from lab import images
+from lab.cgroups import find_cgroup, make_cgroup
 from lab.checks import answers
 from lab.cleanup import clean
 from lab.cluster import Cluster as KindCluster
@@ -115,6 +116,7 @@ class Supervisor:
         self._network.make_outside()
         for number, node in enumerate(self._cluster.nodes):
             self._network.make_node(node, number)
+            make_cgroup(node_netns(node.name))
             self._run_dir.node(node.name).mkdir(exist_ok=True)
         spaces = [_namespace(name) for name in (*DEFAULT_NAMESPACES, POOLS_NAMESPACE)]
         self._store.apply([*spaces, *self._cluster.nodes, *resources])
@@ -227,6 +229,7 @@ class Supervisor:
 
     def _start_agent(self, node: Node) -> None:
         folder = self._run_dir.node(node.name)
+        cgroup = find_cgroup(node_netns(node.name))
         self._start(
             self._service(
                 f"{node.name}_agent",
@@ -239,6 +242,8 @@ class Supervisor:
                     "bpffs": self._run_dir.bpffs,
                     "aggregation": self._options.aggregation,
                     "records-socket": folder / "records.sock",
+                    "socket-lb": str(cgroup is not None).lower(),
+                    "cgroup-root": cgroup or "",
                 },
             )
         )

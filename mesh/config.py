@@ -24,6 +24,12 @@ class AgentConfig:
     envoy: bool = setting(True, "run an Envoy, which judges HTTP and TLS for policies")
     records_socket: str = setting("", "the observer's socket for records of requests; empty: requests make no flows")
     masquerade: bool = setting(True, "let pods talk to the world in the node's name")
+    socket_lb: bool = setting(
+        False,
+        "translate services at the sockets of the node's own processes; not at those of pods, whose flows are to show"
+        " the cluster's addresses",
+    )
+    cgroup_root: str = setting("", "cgroup (version 2) of those processes (default: all, where cgroups are mounted)")
     load_balancer_algorithm: str = setting("random", "how clients outside get backends: random or maglev")
     tofqdns_reject: str = setting("refused", "answer to names that no dns rule allows: refused or nameError")
     tofqdns_min_ttl_s: int = setting(0, "seconds that a name's address is allowed at least, whatever its answer says")

@@ -45,6 +45,7 @@ from mesh.report import AgentReport
 from mesh.resources import Key, Node
 from mesh.services.frontends import ALGORITHMS
 from mesh.services.node import NodeServices, outside_endpoints
+from mesh.sockets import cgroups, serve_sockets
 from mesh.store import SqliteStore, Store
 from service.failure import Failure
 
@@ -156,6 +157,7 @@ class Agent:
         self.dns: DnsNode | None = None
         """Judges queries; without it, the kernel refuses those that policies want judged."""
         self._round = asyncio.Lock()
+        self._cgroup = 0
         self._services = NodeServices(datapath, node, config.load_balancer_algorithm)
         self._base: dict[str, Any] | None = None
         """state.json as far as the store says it; None before the first round."""
@@ -189,6 +191,7 @@ class Agent:
         self._datapath.attach_host(HOST_DEVICE)
         for device in config.devices:
             self._datapath.attach_netdev(device)
+        self._cgroup = serve_sockets(self._datapath, config)
         self._services.leave_as(self._node.ips if config.masquerade else ())
         log.info("datapath ready", node=self._node.name, pins=str(self._datapath.pin_dir))
 
@@ -251,6 +254,7 @@ class Agent:
         # The observer has to know a pod before its first packet; so its file comes before the kernel.
         links, name = self._devices.links(), self._config.cluster_name
         self._base = knowledge.node_state(cluster, self._node, ids, links, name, services)
+        self._base["cgroups"] = cgroups(self._cgroup, self._node)
         self._endpoints = wanted
         state = self._describe(decided)
         # What is to be judged comes to a proxy that knows how.

@@ -6,30 +6,32 @@
 
 /* Append header and packet bytes to this CPU's perf ring. What cannot be stored is counted by the kernel for the
  * reader, and here for whoever checks the reader: stored + ring_full is what a reader must account for.
+ *
+ * Atomic, though each CPU has its own: a packet may come in while a socket's program counts.
  */
-static __always_inline void send_event(struct __sk_buff *skb, void *header, __u32 size, __u32 captured)
+static __always_inline void send_event(void *context, void *header, __u32 size, __u32 captured)
 {
 	__u64 flags = (__u64)captured << 32 | BPF_F_CURRENT_CPU;
 	struct event_stats *stats;
 	__u32 zero = 0;
 	long err;
 
-	err = bpf_perf_event_output(skb, &cilium_events, flags, header, size);
+	err = bpf_perf_event_output(context, &cilium_events, flags, header, size);
 	stats = bpf_map_lookup_elem(&flowscope_events, &zero);
 	if (!stats)
 		return;
 	switch (err) {
 	case 0:
-		stats->stored++;
+		__sync_fetch_and_add(&stats->stored, 1);
 		break;
 	case -28 /* ENOSPC */:
-		stats->ring_full++;
+		__sync_fetch_and_add(&stats->ring_full, 1);
 		break;
 	case -2 /* ENOENT */:
-		stats->no_reader++;
+		__sync_fetch_and_add(&stats->no_reader, 1);
 		break;
 	default:
-		stats->failed++;
+		__sync_fetch_and_add(&stats->failed, 1);
 	}
 }
 

@@ -359,6 +359,28 @@ struct announce_value {
 };
 _Static_assert(sizeof(struct announce_value) == 16, "layout known to maps.py");
 
+struct reverse_socket_key {		/* cilium_lb_reverse_sk: what a socket was led to */
+	__u64	cookie;			/* of the socket */
+	union addr address;		/* of the backend */
+	__be16	port;
+	__u16	pad;
+	__u8	family;
+	__u8	pad2[3];
+};
+_Static_assert(sizeof(struct reverse_socket_key) == 32, "no padding of the compiler");
+
+struct reverse_socket {			/* and what it had asked for */
+	union addr address;
+	__be16	port;
+	__be16	rev_nat_index_be;	/* of the service, which may be gone */
+};
+
+struct socket_config {			/* flowscope_sockets, one entry */
+	__u64	netns_cookie;		/* sockets of this network namespace are the node's own; all others are left alone */
+	__u64	cgroup_id;		/* where the programs hang: the node, for whoever reads events */
+};
+_Static_assert(sizeof(struct socket_config) == 16, "layout known to sockets.py");
+
 struct fragment_key {			/* cilium_fragments: ports of a datagram, by its id */
 	union addr saddr;
 	union addr daddr;
@@ -415,6 +437,7 @@ enum message_type {
 	MESSAGE_DROP = 1,
 	MESSAGE_TRACE = 4,
 	MESSAGE_POLICY_VERDICT = 5,
+	MESSAGE_TRACE_SOCK = 7,
 };
 
 struct capture_header {
@@ -481,6 +504,26 @@ enum policy_match {			/* what part of a policy decided */
 	MATCH_ALL = 4,
 	MATCH_L3_PROTO = 5,
 	MATCH_PROTO_ONLY = 6,
+};
+
+struct trace_sock_notify {
+	__u8	type;			/* MESSAGE_TRACE_SOCK */
+	__u8	xlate_point;		/* enum xlate_point */
+	__u8	l4_proto;		/* 1 TCP, 2 UDP */
+	__u8	flags;			/* EVENT_FLAG_IPV6 */
+	__u16	dst_port;
+	__u16	pad;
+	__u64	sock_cookie;
+	__u64	cgroup_id;
+	union addr dst_ip;
+};
+_Static_assert(sizeof(struct trace_sock_notify) == 40, "monitor layout, socket trace");
+
+enum xlate_point {
+	PRE_XLATE_FWD = 1,		/* the service that a socket asks for */
+	POST_XLATE_FWD = 2,		/* the backend it gets */
+	PRE_XLATE_REV = 3,		/* the backend that an answer comes from */
+	POST_XLATE_REV = 4,		/* the service that the process sees */
 };
 
 #define EVENT_FLAG_IPV6		0x01
