@@ -286,13 +286,18 @@ class Datapath:
         monitor_interval_s: int | None = None,
         monitor_flags: int | None = None,
         host_endpoint_id: int | None = None,
+        reject: bool | None = None,
     ) -> None:
-        """Change settings while traffic runs; None keeps the present value (at first: medium, 5 s, all flags, 0)."""
+        """Change settings while traffic runs; None keeps the present value (at first: medium, 5 s, all flags, 0, True).
+
+        `reject`: clients of a service without backends are told so, and do not wait in vain.
+        """
         wanted = {
             "aggregation": aggregation,
             "monitor_interval_s": monitor_interval_s,
             "monitor_flags": monitor_flags,
             "host_endpoint_id": host_endpoint_id,
+            "no_reject": None if reject is None else not reject,
         }
         self._change_config(**{name: value for name, value in wanted.items() if value is not None})
 

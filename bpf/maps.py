@@ -77,7 +77,8 @@ NODE_CONFIG: Final = np.dtype(
         ("host_endpoint_id", "<u2"),
         ("tunnel_port_be", ">u2"),
         ("monitor_flags", "u1"),
-        ("pad", "u1", (5,)),
+        ("no_reject", "u1"),
+        ("pad", "u1", (4,)),
         ("masquerade4", "u1", (16,)),
         ("masquerade6", "u1", (16,)),
     ]

@@ -9,6 +9,7 @@
 #include "events.h"
 #include "forward.h"
 #include "nat.h"
+#include "reject.h"
 #include "services.h"
 
 /* A client that closes may still be reading, so the choice outlives the connection's end, as long as packets come. */
@@ -185,6 +186,25 @@ static __always_inline int translate(struct __sk_buff *skb, struct packet *pkt, 
 	return ret || caller == CALLER_CONTAINER ? ret : track_for_node(skb, pkt, *handling | CT_ENTRY_NODE_PORT);
 }
 
+/* Send the answer to where the packet has come from. Returns TC_ACT_*. */
+static __always_inline int reject(struct __sk_buff *skb, struct packet *pkt, enum caller caller)
+{
+	const struct node_config *config = node_config();
+	__u8 macs[2 * ETH_ALEN];
+
+	if (!config || config->no_reject || !make_unreachable(skb, pkt))
+		return TC_ACT_SHOT;
+	if (caller != CALLER_HOST) {
+		skb->tc_index = TC_INDEX_DELIVERED;
+		return bpf_redirect(skb->ifindex, 0);
+	}
+	memcpy(macs, config->host_mac, ETH_ALEN);
+	memcpy(macs + ETH_ALEN, config->host_mac, ETH_ALEN);
+	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+		return TC_ACT_SHOT;
+	return bpf_redirect(config->host_ifindex, BPF_F_INGRESS);
+}
+
 SEC("tc")
 int service(struct __sk_buff *skb)
 {
@@ -205,7 +225,8 @@ int service(struct __sk_buff *skb)
 		drop.source = own->endpoint_id;
 		drop.src_identity = own->identity;
 	}
-	return drop_packet(skb, &pkt, ret, &drop);
+	drop_packet(skb, &pkt, ret, &drop);
+	return ret == -DROP_NO_BACKEND ? reject(skb, &pkt, caller) : TC_ACT_SHOT;
 }
 
 /* An answer for the node itself, or for a client outside: source translation first, then that of the service. */

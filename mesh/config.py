@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
+from mesh.policy.compiling import MODES
+from mesh.services.frontends import ALGORITHMS
+from service.failure import Failure
 from service.settings import setting
+
+NO_BACKEND: Final = ("reject", "drop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +37,7 @@ class AgentConfig:
     )
     cgroup_root: str = setting("", "cgroup (version 2) of those processes (default: all, where cgroups are mounted)")
     load_balancer_algorithm: str = setting("random", "how clients outside get backends: random or maglev")
+    service_no_backend: str = setting("reject", "what clients of services without backends get: reject or drop")
     tofqdns_reject: str = setting("refused", "answer to names that no dns rule allows: refused or nameError")
     tofqdns_min_ttl_s: int = setting(0, "seconds that a name's address is allowed at least, whatever its answer says")
     tofqdns_max_ips: int = setting(1000, "addresses of one name that an endpoint's policy knows at once")
@@ -40,3 +47,14 @@ class AgentConfig:
     drain_s: float = setting(2.0, "seconds given to unfinished work at shutdown")
     log_level: str = setting("info", "debug, info, warning or error")
     log_json: bool = setting(False, "log JSON lines")
+
+
+def check(config: AgentConfig) -> None:
+    """Refuse words that settings do not know. Raises: Failure."""
+    for option, given, known in (
+        ("enable-policy", config.enable_policy, MODES),
+        ("load-balancer-algorithm", config.load_balancer_algorithm, ALGORITHMS),
+        ("service-no-backend", config.service_no_backend, NO_BACKEND),
+    ):
+        if given not in known:
+            raise Failure(f"--{option} is one of {', '.join(known)}, got {given!r}")

@@ -27,7 +27,7 @@ from bpf.loader import BpfError
 from bpf.policies import EndpointPolicy
 from mesh import identities, ipam, knowledge
 from mesh.cluster import Cluster
-from mesh.config import AgentConfig
+from mesh.config import NO_BACKEND, AgentConfig, check
 from mesh.devices import HOST_DEVICE, OVERLAY_DEVICE, NodeDevices
 from mesh.dns.keeper import DnsNode, DnsSettings
 from mesh.dns.names import Address
@@ -37,13 +37,12 @@ from mesh.envoy.node import EnvoyNode
 from mesh.envoyconfig.node import NodeEnvoyConfigs
 from mesh.files import write_atomically
 from mesh.leader import Lock, lead
-from mesh.policy.compiling import MODES, Settings, Subject
+from mesh.policy.compiling import Settings, Subject
 from mesh.policy.node import NodePolicies, Outcome, named_ports
 from mesh.policy.ports import ProxyPorts
 from mesh.records import Records
 from mesh.report import AgentReport
 from mesh.resources import Key, Node
-from mesh.services.frontends import ALGORITHMS
 from mesh.services.node import NodeServices, outside_endpoints
 from mesh.sockets import cgroups, serve_sockets
 from mesh.store import SqliteStore, Store
@@ -63,11 +62,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event, reload: asyncio.Event)
         aggregation = Aggregation.parse(config.aggregation)
     except ValueError as error:
         raise Failure(f"--aggregation: {error}") from None
-    if config.enable_policy not in MODES:
-        raise Failure(f"--enable-policy is one of {', '.join(MODES)}, got {config.enable_policy!r}")
-    if config.load_balancer_algorithm not in ALGORITHMS:
-        wanted = " or ".join(ALGORITHMS)
-        raise Failure(f"--load-balancer-algorithm is {wanted}, got {config.load_balancer_algorithm!r}")
+    check(config)
     store = SqliteStore(Path(config.store))
     try:
         node = await _appear(store, Key("Node", "", name), stop)
@@ -185,6 +180,7 @@ class Agent:
             aggregation=aggregation,
             monitor_interval_s=config.aggregation_interval_s,
             host_endpoint_id=knowledge.HOST_ENDPOINT_ID,
+            reject=config.service_no_backend == NO_BACKEND[0],
         )
         self._policies.local.restore({prefix: one.identity for prefix, one in self._datapath.ipcache().items()})
         self._datapath.attach_overlay(OVERLAY_DEVICE)

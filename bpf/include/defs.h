@@ -22,11 +22,14 @@
 /* <linux/icmp.h> and <linux/icmpv6.h> pull in socket headers that the bpf target has no use for. */
 #define ICMP_ECHO_REPLY		0
 #define ICMP_UNREACHABLE	3
+#define ICMP_PORT_UNREACHABLE	3	/* code of it */
 #define ICMP_FRAGMENTATION_NEEDED	4	/* code of it */
 #define ICMP_ECHO_REQUEST	8
 #define ICMP_TIME_EXCEEDED	11
 #define ICMP_PARAMETER		12
 #define ICMP6_ERROR_FIRST	1
+#define ICMP6_UNREACHABLE	1
+#define ICMP6_PORT_UNREACHABLE	4	/* code of it */
 #define ICMP6_PACKET_TOO_BIG	2
 #define ICMP6_ERROR_LAST	4
 #define ICMP6_ECHO_REQUEST	128

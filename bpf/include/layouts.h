@@ -23,7 +23,8 @@ struct node_config {
 	__u16	host_endpoint_id;	/* `source` of events that host programs send; 0: none */
 	__be16	tunnel_port_be;		/* UDP port of the overlay */
 	__u8	monitor_flags;		/* TCP flags whose first sight is reported */
-	__u8	pad[5];
+	__u8	no_reject;		/* clients of a service without backends hear nothing */
+	__u8	pad[4];
 	union addr masquerade4;		/* source of what pods send to the world; unspecified: their own */
 	union addr masquerade6;
 };

@@ -80,13 +80,6 @@ struct neighbour_reply {		/* pseudo header of RFC 8200, section 8.1, in front of
 	struct neighbour_advert advert;
 };
 
-static __always_inline __be16 fold(__s64 sum)
-{
-	sum = (sum & 0xFFFF) + (sum >> 16 & 0xFFFF);
-	sum = (sum & 0xFFFF) + (sum >> 16);
-	return ~sum;
-}
-
 /* Answer a neighbour solicitation in place. Returns TC_ACT_* or -DROP_*. */
 static __always_inline int
 answer_solicitation(struct __sk_buff *skb, struct packet *pkt, const struct interface_info *own)

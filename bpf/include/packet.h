@@ -46,6 +46,14 @@ static __always_inline bool is_unspecified(const union addr *a)
 	return !(a->ip6[0] | a->ip6[1] | a->ip6[2] | a->ip6[3]);
 }
 
+/* What bpf_csum_diff() returns, as it stands in a header. */
+static __always_inline __be16 fold(__s64 sum)
+{
+	sum = (sum & 0xFFFF) + (sum >> 16 & 0xFFFF);
+	sum = (sum & 0xFFFF) + (sum >> 16);
+	return ~sum;
+}
+
 struct l4_head {			/* the part of any transport header that is read here */
 	union {
 		struct {
