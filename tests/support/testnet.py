@@ -197,7 +197,8 @@ class Node:
 class Network:
     """Nodes on one link. Used through `network()`."""
 
-    def __init__(self, bpffs: Path) -> None:
+    def __init__(self, bpffs: Path, sizes: MapSizes) -> None:
+        self._sizes = sizes
         self.name = f"fst{secrets.token_hex(3)}"
         self.bpffs = bpffs
         self.nodes: list[Node] = []
@@ -208,7 +209,7 @@ class Network:
         """Make a node with all its devices and a loaded datapath."""
         number = len(self.nodes) + 1
         netns = f"{self.name}n{number}"
-        node = Node(number, netns, Datapath(netns, netns=netns, bpffs=self.bpffs, sizes=SMALL_MAPS))
+        node = Node(number, netns, Datapath(netns, netns=netns, bpffs=self.bpffs, sizes=self._sizes))
         self.nodes.append(node)
         ip(f"netns add {netns}")
         sysctl(
@@ -293,11 +294,11 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def network(tmp_path: Path) -> Iterator[Network]:
+def network(tmp_path: Path, sizes: MapSizes = SMALL_MAPS) -> Iterator[Network]:
     """An empty network with a BPF file system of its own."""
     bpffs = tmp_path / "bpffs"
     ensure_bpffs(bpffs)
-    net = Network(bpffs)
+    net = Network(bpffs, sizes)
     try:
         yield net
     finally:
