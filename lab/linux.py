@@ -125,6 +125,19 @@ def setns(descriptor: int, kind: int) -> None:
     _check(_libc.setns(descriptor, kind), "setns")
 
 
+def raise_limit(name: str, least: int) -> int | None:
+    """Make a limit of the machine (a name below /proc/sys) at least that high; the old value if it was changed.
+
+    Raises: OSError.
+    """
+    path = Path("/proc/sys", name)
+    now = int(path.read_text())
+    if now >= least:
+        return None
+    path.write_text(str(least))
+    return now
+
+
 def mount(source: str, target: str, fstype: str, flags: int) -> None:
     """mount(2). Raises: OSError."""
     _check(_libc.mount(source.encode(), target.encode(), fstype.encode(), ctypes.c_ulong(flags), None), target)

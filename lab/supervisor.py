@@ -28,7 +28,7 @@ from lab.checks import answers
 from lab.cleanup import clean
 from lab.cluster import Cluster as KindCluster
 from lab.cluster import read_kind_config
-from lab.linux import Place, mount
+from lab.linux import Place, mount, raise_limit
 from lab.names import node_netns, outside_netns
 from lab.network import Network, foreign_namespaces
 from lab.options import SOURCE_ROOT, STOP_S, SYSTEM, LabOptions
@@ -47,6 +47,8 @@ LOOK_S: Final = 0.05
 """How often the supervisor looks while something is not ready yet; four times as rarely once the lab was ready."""
 POOLS_NAMESPACE: Final = METALLB[0]
 """Exists as if MetalLB were installed, so that its pools can be applied."""
+INOTIFY_INSTANCES: Final = 1024
+"""Each Envoy needs ten, and Linux gives all processes of a user 128."""
 GIVE_UP_RESTARTS: Final = 3
 """A process that falls so often before the lab is ready will not get better."""
 
@@ -112,6 +114,8 @@ class Supervisor:
     def prepare(self, resources: Sequence[Resource]) -> None:
         """Network, BPF file system, content of the store: what processes need to start. Raises: Failure."""
         self._write_state()
+        if (before := raise_limit("fs/inotify/max_user_instances", INOTIFY_INSTANCES)) is not None:
+            log.info("raised fs.inotify.max_user_instances", before=before, now=INOTIFY_INSTANCES)
         mount("bpffs", str(self._run_dir.bpffs), "bpf", 0)
         self._network.make_outside()
         for number, node in enumerate(self._cluster.nodes):

@@ -43,7 +43,8 @@ _UP = Command(
     description=(
         "Makes the cluster of a kind-config.yaml out of network namespaces, with an agent and an observer on each node,"
         " a relay and a UI, all in the background. Without -f it runs the workloads of Cilium's connectivity test.\n\n"
-        "Needs root and a kernel with eBPF. The machine's own network is not touched."
+        "Needs root and a kernel with eBPF. The machine's own network is not touched; its limit of inotify instances is"
+        " raised to 1024 if it is lower, because each node's Envoy takes ten."
     ),
     flags=(_FILES, *_MAKING, Flag(name="quiet", short="q", kind=BOOL, help="say nothing when all is well")),
     examples=(
