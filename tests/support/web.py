@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 6e7}
 class Told:
     """What wrk saw."""
 
+    requests: int
     requests_per_s: float
     p50_us: float
     p99_us: float
@@ -41,10 +42,33 @@ class Told:
 @contextmanager
 def serve_web(netns: str, port: int, address: str = "0.0.0.0") -> Iterator[None]:
     """Envoy with one worker, answering every request with 200 and a few bytes."""
+    answer = {"direct_response": {"status": 200, "body": {"inline_string": "hello\n"}}}
+    with _envoy(netns, _bootstrap(address, port, answer), port):
+        yield
+
+
+@contextmanager
+def proxy_web(netns: str, port: int, upstream: tuple[str, int], concurrency: int = 1) -> Iterator[None]:
+    """Envoy as a plain proxy: one listener, one cluster, the router, nothing else."""
+    cluster = {
+        "name": "upstream",
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": "upstream",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(*upstream)}}]}],
+        },
+    }
+    config = _bootstrap("0.0.0.0", port, {"route": {"cluster": "upstream"}}, [cluster])
+    with _envoy(netns, config, port, concurrency):
+        yield
+
+
+@contextmanager
+def _envoy(netns: str, config: dict[str, Any], port: int, concurrency: int = 1) -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "envoy.json"
-        config.write_text(json.dumps(_bootstrap(address, port)))
-        command = ["ip", "netns", "exec", netns, str(ENVOY), "-c", str(config), "--concurrency", "1"]
+        path = Path(folder) / "envoy.json"
+        path.write_text(json.dumps(config))
+        command = ["ip", "netns", "exec", netns, str(ENVOY), "-c", str(path), "--concurrency", str(concurrency)]
         command += ["--disable-hot-restart", "-l", "error"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -67,7 +91,14 @@ def wrk(netns: str, url: str, *, connections: int, seconds: int, headers: tuple[
     lost = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", done.stdout)
     errors = int(bad[1]) if bad else 0
     errors += sum(map(int, lost.groups())) if lost else 0
-    return Told(float(rate[1]), _percentile(done.stdout, 50), _percentile(done.stdout, 99), errors)
+    total = re.search(r"(\d+) requests in", done.stdout)
+    return Told(
+        int(total[1]) if total else 0,
+        float(rate[1]),
+        _percentile(done.stdout, 50),
+        _percentile(done.stdout, 99),
+        errors,
+    )
 
 
 def _percentile(text: str, which: int) -> float:
@@ -87,24 +118,18 @@ def _await_listening(netns: str, port: int) -> None:
     raise RuntimeError(f"nothing listens on port {port} in {netns}")
 
 
-def _bootstrap(address: str, port: int) -> dict[str, Any]:
+def _address(address: str, port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": address, "port_value": port}}
+
+
+def _bootstrap(
+    address: str, port: int, action: dict[str, Any], clusters: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    routes = [{"match": {"prefix": "/"}, **action}]
     manager = {
         "@type": f"{TYPES}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "web",
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [
-                        {
-                            "match": {"prefix": "/"},
-                            "direct_response": {"status": 200, "body": {"inline_string": "hello\n"}},
-                        }
-                    ],
-                }
-            ]
-        },
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
         "http_filters": [
             {
                 "name": "envoy.filters.http.router",
@@ -113,7 +138,7 @@ def _bootstrap(address: str, port: int) -> dict[str, Any]:
         ],
     }
     listener = {
-        "address": {"socket_address": {"address": address, "port_value": port}},
+        "address": _address(address, port),
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
     }
-    return {"static_resources": {"listeners": [listener]}}
+    return {"static_resources": {"listeners": [listener], "clusters": list(clusters)}}
