@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
+from bpf import maps
 from bpf.loader import BpfError, Map
 
 _UNCOUNTED: Final = frozenset({2, 3, 4, 6, 12, 27})
 """Types that have all their entries from the beginning, or none to read: arrays of all sorts and the ring buffer."""
 _EVICTING: Final = frozenset({9, 10})
 """Types that are least-recently-used."""
+_COUNTED: Final = (maps.CT4_TCP, maps.CT4_ANY, maps.CT6_TCP, maps.CT6_ANY, maps.NAT4, maps.NAT6)
+"""As in enum counted_map of include/layouts.h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +35,14 @@ class MapUse:
     """None for maps in which entries do not come and go."""
     evicts: bool = False
     """A full map throws out what was not used for longest."""
+    evicted: int | None = None
+    """How many it has; None for maps in which nobody counts."""
 
 
 def census(pin_dir: Path) -> list[MapUse]:
     """All maps below `pin_dir`, by name. Raises: BpfError when they cannot be opened, as by who is not root."""
     found = []
+    thrown_out = evictions(pin_dir)
     for path in sorted(pin_dir.iterdir() if pin_dir.is_dir() else ()):
         if path.is_dir():
             continue  # programs
@@ -45,5 +53,39 @@ def census(pin_dir: Path) -> list[MapUse]:
             entries = None  # of a type that this kernel cannot walk
         finally:
             table.close()
-        found.append(MapUse(path.name, table.max_entries, entries, table.type in _EVICTING))
+        found.append(MapUse(path.name, table.max_entries, entries, table.type in _EVICTING, thrown_out.get(path.name)))
     return found
+
+
+def evictions(pin_dir: Path) -> dict[str, int]:
+    """Entries that connection tracking and translation had to give up, by map: made, not removed, and not there.
+
+    What they count meanwhile is off by what happens meanwhile. Empty when nobody counts there.
+    """
+    if not (pin_dir / maps.INSERTS).exists():
+        return {}
+    inserts = Map.pinned(pin_dir / maps.INSERTS)
+    try:
+        found = {}
+        for index, name in enumerate(_COUNTED):
+            made, removed = _total(inserts, index), _total(inserts, index + len(_COUNTED))
+            table = Map.pinned(pin_dir / name)
+            try:
+                found[name] = max(0, made - removed - table.count())
+            finally:
+                table.close()
+        return found
+    finally:
+        inserts.close()
+
+
+def note_removed(inserts: Map, name: str, count: int) -> None:
+    """Say that `count` entries of a map have not been thrown out but were removed."""
+    key = (_COUNTED.index(name) + len(_COUNTED)).to_bytes(4, "little")
+    per_cpu = np.frombuffer(inserts.lookup(key) or b"", "<u8").copy()
+    per_cpu[0] += count
+    inserts.update(key, per_cpu.tobytes())
+
+
+def _total(inserts: Map, index: int) -> int:
+    return int(np.frombuffer(inserts.lookup(index.to_bytes(4, "little")) or b"", "<u8").sum())

@@ -58,9 +58,10 @@ from typing import Any, Final, Self
 import numpy as np
 
 from bpf import maps
+from bpf.census import evictions, note_removed
 from bpf.devices import Hook, NodeNamespace
 from bpf.loader import DEFAULT_BPFFS, BpfError, Map, Program, ensure_bpffs, load_object, require_kernel
-from bpf.nat import stale_entries
+from bpf.nat import U8Array, stale_entries
 from bpf.policies import EndpointPolicy, PolicyMaps
 from bpf.services import ServiceFrontend, ServiceMaps
 from bpf.sockets import SocketServices
@@ -97,6 +98,7 @@ CALLS: Final = {
 MAP_NAMES: Final = (
     maps.EVENTS,
     maps.EVENT_STATS,
+    maps.INSERTS,
     maps.METRICS,
     maps.CONFIG,
     maps.ENDPOINTS,
@@ -502,7 +504,7 @@ class Datapath:
             table = self._map(name)
             keys, values = table.dump()
             expired = values.view(maps.CT_ENTRY)[:, 0]["lifetime_s"] < now_s
-            removed += table.delete_many(keys[expired])
+            removed += self._delete(name, keys[expired])
         for name, width, tracked in (
             (maps.NAT4, 4, (maps.CT4_TCP, maps.CT4_ANY)),
             (maps.NAT6, 16, (maps.CT6_TCP, maps.CT6_ANY)),
@@ -512,8 +514,12 @@ class Datapath:
             if not len(keys):
                 continue
             connections = {key.tobytes() for each in tracked for key in self._map(each).dump()[0]}
-            removed += table.delete_many(stale_entries(keys, values, connections, width, now_s))
+            removed += self._delete(name, stale_entries(keys, values, connections, width, now_s))
         return removed + self._service_maps().forget_clients(now_s)
+
+    def evictions(self) -> dict[str, int]:
+        """Entries that full maps have thrown out for newer ones, by map, since the maps were created."""
+        return evictions(self.pin_dir)
 
     def connections(self) -> set[tuple[Address, Address]]:
         """Who has connections to whom: source and destination of all that have not expired."""
@@ -593,6 +599,11 @@ class Datapath:
         return self._programs[name]
 
     # ---- maps ----
+
+    def _delete(self, name: str, keys: U8Array) -> int:
+        removed = self._map(name).delete_many(keys)
+        note_removed(self._map(maps.INSERTS), name, removed)
+        return removed
 
     def _map(self, name: str) -> Map:
         self._require_loaded()

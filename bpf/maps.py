@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 EVENTS: Final = "cilium_events"
 EVENT_STATS: Final = "flowscope_events"
+INSERTS: Final = "flowscope_inserts"
 METRICS: Final = "cilium_metrics"
 CONFIG: Final = "flowscope_config"
 ENDPOINTS: Final = "cilium_lxc"

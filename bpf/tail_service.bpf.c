@@ -105,7 +105,7 @@ choose(struct packet *pkt, void *map, const void *key, const struct lb_service *
 		first.rx_bytes = id;
 		first.rev_nat_index_be = service->rev_nat_index_be;
 		ct_renew(&first, pkt, now);
-		err = bpf_map_update_elem(map, key, &first, BPF_ANY);
+		err = insert(map, ct_counted(pkt->family, pkt->protocol), key, &first);
 		if (err)
 			return DROP(pkt, DROP_CT_CREATE_FAILED, err);
 	}

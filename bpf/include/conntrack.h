@@ -45,6 +45,36 @@ static __always_inline void *ct_map(__u8 family, __u8 protocol)
 	return protocol == IPPROTO_TCP ? (void *)&cilium_ct6_global : (void *)&cilium_ct_any6_global;
 }
 
+/* Make an entry, and count it, so that a reader knows how many a full map has thrown out. Returns 0, -EEXIST or what else
+ * the kernel says.
+ */
+static __always_inline long insert_new(void *map, enum counted_map counted, const void *key, const void *value)
+{
+	long err = bpf_map_update_elem(map, key, value, BPF_NOEXIST);
+	__u64 *count;
+	__u32 index = counted;
+
+	count = err ? NULL : bpf_map_lookup_elem(&flowscope_inserts, &index);
+	if (count)
+		(*count)++;
+	return err;
+}
+
+/* The same, in the place of an older one if there is one. */
+static __always_inline long insert(void *map, enum counted_map counted, const void *key, const void *value)
+{
+	long err = insert_new(map, counted, key, value);
+
+	return err == -EEXIST ? bpf_map_update_elem(map, key, value, BPF_ANY) : err;
+}
+
+static __always_inline enum counted_map ct_counted(__u8 family, __u8 protocol)
+{
+	if (family == FAMILY_IPV4)
+		return protocol == IPPROTO_TCP ? COUNTED_CT4_TCP : COUNTED_CT4_ANY;
+	return protocol == IPPROTO_TCP ? COUNTED_CT6_TCP : COUNTED_CT6_ANY;
+}
+
 static __always_inline void ct_renew(struct ct_entry *entry, const struct packet *pkt, __u32 now)
 {
 	__u32 lifetime = CT_ANY_S;
@@ -317,20 +347,20 @@ ct_create(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction
 		struct ct4_key key, unused;
 
 		ct4_keys(pkt, direction, &key, &unused);
-		err = bpf_map_update_elem(ct_map(pkt->family, pkt->protocol), &key, &entry, BPF_ANY);
+		err = insert(ct_map(pkt->family, pkt->protocol), ct_counted(pkt->family, pkt->protocol), &key, &entry);
 		key.sport = key.dport = 0;
 		key.protocol = IPPROTO_ICMP;
 		key.flags |= CT_RELATED_TO;
-		bpf_map_update_elem(&cilium_ct_any4_global, &key, &related, BPF_ANY);
+		insert(&cilium_ct_any4_global, COUNTED_CT4_ANY, &key, &related);
 	} else {
 		struct ct6_key key, unused;
 
 		ct6_keys(pkt, direction, &key, &unused);
-		err = bpf_map_update_elem(ct_map(pkt->family, pkt->protocol), &key, &entry, BPF_ANY);
+		err = insert(ct_map(pkt->family, pkt->protocol), ct_counted(pkt->family, pkt->protocol), &key, &entry);
 		key.sport = key.dport = 0;
 		key.protocol = IPPROTO_ICMPV6;
 		key.flags |= CT_RELATED_TO;
-		bpf_map_update_elem(&cilium_ct_any6_global, &key, &related, BPF_ANY);
+		insert(&cilium_ct_any6_global, COUNTED_CT6_ANY, &key, &related);
 	}
 	return err ? DROP(pkt, DROP_CT_CREATE_FAILED, err) : 0;
 }

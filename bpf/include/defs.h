@@ -13,6 +13,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#define EEXIST	17
 #define memcpy	__builtin_memcpy
 #define memset	__builtin_memset
 #define memcmp	__builtin_memcmp

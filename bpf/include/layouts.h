@@ -382,6 +382,16 @@ struct socket_config {			/* flowscope_sockets, one entry */
 };
 _Static_assert(sizeof(struct socket_config) == 16, "layout known to sockets.py");
 
+enum counted_map {			/* index in flowscope_inserts: maps that throw entries out when they are full */
+	COUNTED_CT4_TCP,
+	COUNTED_CT4_ANY,
+	COUNTED_CT6_TCP,
+	COUNTED_CT6_ANY,
+	COUNTED_NAT4,
+	COUNTED_NAT6,
+	COUNTED_MAPS,
+};
+
 struct fragment_key {			/* cilium_fragments: ports of a datagram, by its id */
 	union addr saddr;
 	union addr daddr;

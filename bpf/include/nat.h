@@ -39,20 +39,38 @@ static __always_inline bool nat_can_translate(const struct packet *pkt)
 	return pkt->protocol == IPPROTO_TCP || pkt->protocol == IPPROTO_UDP || is_echo(pkt);
 }
 
-/* Find a free port at `to` for answers to this packet, and claim it. Returns 0: none is free. */
-static __always_inline __be16 nat_claim_port(const struct packet *pkt, const struct nat_key *out, const union addr *to)
+static __always_inline enum counted_map nat_counted(__u8 family)
+{
+	return family == FAMILY_IPV4 ? COUNTED_NAT4 : COUNTED_NAT6;
+}
+
+/* Do answers find back already? Asking keeps their entry from being the one that a full map throws out. */
+static __always_inline bool nat_leads_back(const struct packet *pkt, const struct nat_key *in, const struct nat_key *out)
+{
+	const struct nat_entry *entry = bpf_map_lookup_elem(nat_map(pkt->family), in);
+
+	return entry && entry->port == out->sport && same_address(&entry->address, &out->saddr);
+}
+
+/* Find a port at `to` for answers to this packet, and claim it: `wanted` if it is free. Returns 0: none is. */
+static __always_inline __be16
+nat_claim_port(const struct packet *pkt, const struct nat_key *out, const union addr *to, __be16 wanted)
 {
 	struct nat_key in = { .daddr = *to, .saddr = out->daddr, .sport = out->dport, .protocol = out->protocol,
 			      .direction = NAT_IN };
 	struct nat_entry entry = { .address = out->saddr, .port = out->sport, .created_s = now_s() };
-	__u16 port = bpf_ntohs(out->sport);
+	__u16 port = bpf_ntohs(wanted);
 	int i;
+
+	in.dport = wanted;
+	if (nat_leads_back(pkt, &in, out))
+		return wanted;
 
 	for (i = 0; i < NAT_TRIES; i++) {
 		if (i || port < NAT_PORT_MIN || port > NAT_PORT_MAX)
 			port = NAT_PORT_MIN + bpf_get_prandom_u32() % (NAT_PORT_MAX - NAT_PORT_MIN + 1);
 		in.dport = bpf_htons(port);
-		if (!bpf_map_update_elem(nat_map(pkt->family), &in, &entry, BPF_NOEXIST))
+		if (!insert_new(nat_map(pkt->family), nat_counted(pkt->family), &in, &entry))
 			return in.dport;
 	}
 	return 0;
@@ -64,6 +82,7 @@ static __always_inline int nat_out(struct __sk_buff *skb, struct packet *pkt, co
 	struct nat_entry entry = { .address = *to, .created_s = now_s() };
 	struct nat_key key = nat_key_of(pkt, NAT_OUT);
 	const struct nat_entry *known;
+	__be16 wanted;
 	int ret;
 
 	if (!nat_can_translate(pkt))
@@ -71,15 +90,14 @@ static __always_inline int nat_out(struct __sk_buff *skb, struct packet *pkt, co
 	if (is_unspecified(to))
 		return DROP(pkt, DROP_NAT_NO_MAPPING, 0);
 	known = bpf_map_lookup_elem(nat_map(pkt->family), &key);
-	if (known && same_address(&known->address, to)) {
-		entry.port = known->port;
-	} else {
-		entry.port = nat_claim_port(pkt, &key, to);
-		if (!entry.port)
-			return DROP(pkt, DROP_NAT_NO_MAPPING, 0);
-		if (bpf_map_update_elem(nat_map(pkt->family), &key, &entry, BPF_ANY))
-			return DROP(pkt, DROP_NAT_NO_MAPPING, 0);
-	}
+	wanted = known && same_address(&known->address, to) ? known->port : key.sport;
+	/* Either half may have had to give way in a full map: what is left of them says what the other was. */
+	entry.port = nat_claim_port(pkt, &key, to, wanted);
+	if (!entry.port)
+		return DROP(pkt, DROP_NAT_NO_MAPPING, 0);
+	if ((!known || wanted != entry.port || !same_address(&known->address, to)) &&
+	    insert(nat_map(pkt->family), nat_counted(pkt->family), &key, &entry))
+		return DROP(pkt, DROP_NAT_NO_MAPPING, 0);
 	ret = rewrite_address(skb, pkt, SIDE_SOURCE, to);
 	return ret ? ret : rewrite_port(skb, pkt, SIDE_SOURCE, entry.port);
 }

@@ -98,7 +98,11 @@ def _details(node: NodeReport) -> Iterator[str]:
         yield from (f"  {line}" for line in lines_of(rows))
     if node.maps:
         yield "BPF Maps:"
-        rows = [("Name", "Entries", "Size")]
+        uses = [("Name", "Entries", "Size", "Evicted")]
         for one in node.maps:
-            rows.append((one.name, "-" if one.entries is None else str(one.entries), str(one.max_entries)))
-        yield from (f"  {line}" for line in lines_of(rows))
+            uses.append((one.name, _count(one.entries), str(one.max_entries), _count(one.evicted)))
+        yield from (f"  {line}" for line in lines_of(uses))
+
+
+def _count(count: int | None) -> str:
+    return "-" if count is None else str(count)
