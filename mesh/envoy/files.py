@@ -7,11 +7,12 @@ Elsewhere: admin.py finds out which versions Envoy has taken.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
+
+import orjson
 
 from mesh.files import write_text_atomically
 from service.failure import Failure
@@ -25,6 +26,8 @@ ROUTE: Final = "envoy.config.route.v3.RouteConfiguration"
 ENDPOINTS: Final = "envoy.config.endpoint.v3.ClusterLoadAssignment"
 SECRET: Final = "envoy.extensions.transport_sockets.tls.v3.Secret"
 EXTENSION: Final = "envoy.config.core.v3.TypedExtensionConfig"
+LARGEST: Final = 32 * 2**20
+"""Of a file: what Envoy reads in a few seconds, and holds in a fraction of its memory."""
 
 
 class ResourceFiles:
@@ -49,12 +52,17 @@ class ResourceFiles:
         return {"resource_api_version": "V3", "path_config_source": {"path": str(self._path(name))}}
 
     def write(self, name: str, kind: str, resources: Sequence[Tree]) -> str:
-        """Make a file say this, unless it does; returns its version. Raises: Failure."""
+        """Make a file say this, unless it does; returns its version. Raises: Failure, also when it is too large."""
         typed = [{"@type": TYPE + kind, **one} for one in resources]
-        body = json.dumps(typed, separators=(",", ":"))
-        version = sha256(body.encode()).hexdigest()[:16]
+        body = orjson.dumps(typed)
+        if len(body) > LARGEST:
+            raise Failure(
+                f"{name}: {len(body) >> 20} MiB of Envoy configuration, {LARGEST >> 20} are possible; "
+                "use wider selectors or fewer rules"
+            )
+        version = sha256(body).hexdigest()[:16]
         if self.versions.get(name) != version:
-            text = f'{{"version_info":"{version}","type_url":"{TYPE}{kind}","resources":{body}}}'
+            text = f'{{"version_info":"{version}","type_url":"{TYPE}{kind}","resources":{body.decode()}}}'
             write_text_atomically(self._path(name), text)
             self.versions[name] = version
         return version

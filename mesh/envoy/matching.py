@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, collapse_addresses
 from typing import Any, Final
 
 import re2
@@ -55,6 +55,29 @@ class Changes:
         """The name for what a rule does to headers; empty when it does nothing."""
         actions = tuple(one for one in match.headers if one.mismatch)
         return self.names.setdefault(actions, f"headers-{len(self.names)}") if actions else ""
+
+
+def relevant(view: NodeView, egress: bool) -> NodeView:
+    """What one direction's proxies look at; what else changes is no change for them."""
+    endpoints: dict[Address, ProxyView] = {}
+    known: dict[int, tuple[ProxyView, ProxyView]] = {}
+    for address, ports in view.endpoints.items():
+        # Most endpoints share the view of others. It is kept beside its part, so that no other one gets its id.
+        _, mine = known.setdefault(id(ports), (ports, ()))
+        if not mine:
+            mine = tuple(one for one in ports if one.egress == egress and one.protocol == TCP)
+            known[id(ports)] = ports, mine
+        if mine:
+            endpoints[address] = mine
+    allowed = {one.peers for _, mine in known.values() for port in mine for one in port.allowed if one.peers}
+    named = frozenset[int]().union(*allowed)
+    outer = [one for one, number in view.prefixes.items() if number in named and not _is_host(one)]
+    prefixes = {
+        one: number
+        for one, number in view.prefixes.items()
+        if number in named or any(is_inside(one, each) for each in outer)
+    }
+    return NodeView(endpoints, prefixes)
 
 
 def tree(view: NodeView, parser: str, egress: bool, changes: Changes) -> Tree:
@@ -100,6 +123,12 @@ class _Peers:
         self._prefixes = prefixes
         self._input = "DestinationIPInput" if egress else "SourceIPInput"
         self._changes = changes
+        self._widest = {
+            version: 1
+            + max((one.prefixlen for one in prefixes if one.version == version and not _is_host(one)), default=0)
+            for version in (4, 6)
+        }
+        """Shorter prefixes of hosts than these could be inside of somebody else's."""
         self._known: dict[tuple[Allowed, ...], Tree] = {}
 
     def judge(self, allowed: tuple[Allowed, ...]) -> Tree:
@@ -129,7 +158,10 @@ class _Peers:
             ]
             groups.setdefault(anybody, []).extend(inner)
         ranges = [
-            _range(sorted((str(one.network_address), one.prefixlen) for one in prefixes), self._requests(matches))
+            _range(
+                sorted((str(one.network_address), one.prefixlen) for one in joined(prefixes, self._widest)),
+                self._requests(matches),
+            )
             for matches, prefixes in groups.items()
             if prefixes
         ]
@@ -147,6 +179,20 @@ class _Peers:
                 if isinstance(one, HttpMatch | ServerName)
             ]
         )
+
+
+def joined(prefixes: Sequence[Network], widest: Mapping[int, int]) -> list[Network]:
+    """The same addresses in fewer prefixes: neighbours are taken together, up to a length for each IP version."""
+    found: list[Network] = [one for one in prefixes if not _is_host(one)]
+    for version in (4, 6):
+        hosts = [one for one in prefixes if one.version == version and _is_host(one)]
+        for one in collapse_addresses(hosts):  # type: ignore[type-var]
+            found += one.subnets(new_prefix=max(one.prefixlen, min(widest[version], one.max_prefixlen)))
+    return found
+
+
+def _is_host(prefix: Network) -> bool:
+    return prefix.prefixlen == prefix.max_prefixlen
 
 
 def _union(said: Iterable[tuple[L7Match, ...] | None]) -> tuple[L7Match, ...] | None:

@@ -21,10 +21,11 @@ from mesh.envoy.admin import AdminError
 from mesh.envoy.bootstrap import CLUSTERS, LISTENERS, bootstrap
 from mesh.envoy.headers import changing_filter
 from mesh.envoy.listeners import DIRECTIONS, Direction
-from mesh.envoy.matching import Changes, NodeView, tree
+from mesh.envoy.matching import Changes, NodeView, relevant, tree
 from mesh.envoy.process import EnvoyProcess
 from mesh.envoy.spool import Spool
 from mesh.records import Records
+from service.failure import Failure
 
 Tree = dict[str, Any]
 
@@ -73,6 +74,8 @@ class EnvoyNode:
         self.problems: tuple[str, ...] = ()
         """What Envoy does not accept, in its own words. It goes on with what it had."""
         self._extra = Extra()
+        self._views: dict[Direction, NodeView] = {}
+        """What Envoy's files say."""
         self._node = node
         self._port = port
         self._files = files.ResourceFiles(folder / "resources")
@@ -121,21 +124,30 @@ class EnvoyNode:
         """
         self._extra = extra = self._extra if extra is None else extra
         before = dict(self._files.versions)
-        self._write_own(extra)
-        self._write_policies(view)
-        self._write_resources(extra)
+        try:
+            self._write_own(extra)
+            self._write_policies(view)
+            self._write_resources(extra)
+        except Failure as failure:
+            log.warning("Envoy keeps what it has", reason=str(failure))
+            self.problems = (str(failure),)
+            return False
         if before == self._files.versions and not self.problems:
             return True
         return await self._settled()
 
     def _write_policies(self, view: NodeView) -> None:
         for direction in DIRECTIONS:
+            mine = relevant(view, direction.egress)
+            if mine == self._views.get(direction):
+                continue
             changes = Changes()
             for parser in PARSERS:
-                matcher = tree(view, parser, direction.egress, changes)
+                matcher = tree(mine, parser, direction.egress, changes)
                 name = listeners.filter_name(parser, direction)
                 self._extension(name, listeners.judging_filter(parser, direction, matcher))
             self._extension(listeners.changes_name(direction), changing_filter(changes))
+            self._views[direction] = mine
 
     def _extension(self, name: str, config: Tree) -> None:
         self._files.write(name, files.EXTENSION, [{"name": name, "typed_config": config}])
