@@ -2,19 +2,26 @@
 
 In:        two nodes with an agent each, 500 endpoints with devices of their own in all.
 Out:       milliseconds from `apply` until every node enforces, for 1 rule and for 1,000; memory of an agent then.
+           Of 1,000 HTTP rules for 500 endpoints of one node: milliseconds until they are compiled, and until an Envoy
+           has taken them; what it is told, and what it weighs.
 Elsewhere: what packets pay for policies is bench_datapath.py's.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import resource
 import secrets
+import signal
 import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import yaml
@@ -22,7 +29,12 @@ import yaml
 from bpf.datapath import OBJECTS
 from bpf.loader import ensure_bpffs
 from mesh.controller import reconcile
-from mesh.resources import Resource, parse_manifest, parse_manifests
+from mesh.envoy.matching import NodeView
+from mesh.envoy.node import PARSERS, EnvoyNode
+from mesh.policy.compiling import Subject
+from mesh.policy.node import NodePolicies
+from mesh.records import Records
+from mesh.resources import CiliumIdentity, Metadata, Resource, parse_manifest, parse_manifests
 from mesh.store import SqliteStore
 from tests.support.process import Process
 from tests.support.testnet import inside, ip
@@ -33,6 +45,8 @@ APPS = 50
 RULES = 1000
 ROUNDS = 7
 PATIENCE_S = 120.0
+FIRST_IDENTITY = 1000
+FIRST_PORT = 18_700
 
 
 def run() -> dict[str, object]:
@@ -54,7 +68,54 @@ def run() -> dict[str, object]:
             "one_rule_enforced_everywhere_ms": round(statistics.median(one) * 1e3, 1),
             "1000_rules_enforced_everywhere_ms": round(statistics.median(many) * 1e3, 1),
             "agent_rss_mib": round(max(each.rss_mib() for each in agents), 1),
+            "1000_http_rules": asyncio.run(requests_judged(folder / "requests")),
         }
+
+
+async def requests_judged(folder: Path) -> dict[str, object]:
+    """What a node pays for its HTTP rules, when one of them changes."""
+    first = ip_address("10.244.0.1")
+    apps = [
+        CiliumIdentity(
+            api_version="cilium.io/v2",
+            kind="CiliumIdentity",
+            metadata=Metadata(name=str(FIRST_IDENTITY + app)),
+            security_labels={"k8s:app": f"app{app}", "k8s:io.kubernetes.pod.namespace": "default"},
+        )
+        for app in range(APPS)
+    ]
+    subjects = {number: Subject(FIRST_IDENTITY + number % APPS) for number in range(NODES * PODS)}
+    prefixes = {ip_network(first + number): one.identity for number, one in subjects.items()}
+    policies, envoy = NodePolicies(), EnvoyNode(folder, "n", envoy_port, Records(""), addresses=("127.0.0.1",))
+    await envoy.start()
+    try:
+        compiled, taken = [], []
+        for salt in range(ROUNDS):
+            resources = [*apps, *rules(RULES, salt, http=True)]
+            begun = time.perf_counter()
+            views = policies.update(resources, subjects).views
+            compiled.append(time.perf_counter() - begun)
+            view = NodeView({first + number: one for number, one in views.items()}, prefixes)
+            if not await envoy.update(view):
+                raise RuntimeError(f"Envoy does not take its rules: {envoy.problems}")
+            taken.append(time.perf_counter() - begun)
+        pages = int(Path(f"/proc/{envoy.process.pid}/statm").read_text().split()[1])
+        size = sum(one.stat().st_size for one in (folder / "resources").iterdir())
+        return {
+            "compiled_ms": round(statistics.median(compiled) * 1e3, 1),
+            "taken_ms": round(statistics.median(taken) * 1e3, 1),
+            "configuration_mib": round(size / 2**20, 2),
+            "envoy_rss_mib": round(pages * resource.getpagesize() / 2**20, 1),
+        }
+    finally:
+        pid = envoy.process.pid
+        envoy.stop()
+        os.kill(pid, signal.SIGKILL)
+
+
+def envoy_port(parser: str, egress: bool) -> int:
+    """Where the Envoy that is measured listens."""
+    return FIRST_PORT + 2 * PARSERS.index(parser) + egress
 
 
 def nodes() -> list[Resource]:
@@ -139,15 +200,23 @@ def agent(folder: Path, store: SqliteStore, name: str) -> Iterator[Process]:
         ip(f"netns del {netns}")
 
 
-def rules(count: int, salt: int) -> list[Resource]:
-    """One policy of so many rules; each selects one app and lets another one in, at ports of its own."""
+def rules(count: int, salt: int, http: bool = False) -> list[Resource]:
+    """One policy of so many rules; each selects one app and lets another one in, at ports of its own.
+
+    With `http`, for requests with one path, at four ports.
+    """
     specs = [
         {
             "endpointSelector": {"matchLabels": {"app": f"app{number % APPS}"}},
             "ingress": [
                 {
                     "fromEndpoints": [{"matchLabels": {"app": f"app{(number // APPS + salt) % APPS}"}}],
-                    "toPorts": [{"ports": [{"port": str(1000 + number), "protocol": "TCP"}]}],
+                    "toPorts": [
+                        {
+                            "ports": [{"port": str(1000 + (number % 4 if http else number)), "protocol": "TCP"}],
+                            **({"rules": {"http": [{"method": "GET", "path": f"/{number}/.*"}]}} if http else {}),
+                        }
+                    ],
                 }
             ],
         }

@@ -79,6 +79,29 @@ def test_what_envoy_refuses_is_told_in_its_words_and_the_rest_stays(mesh: Policy
     assert host.node.status()["state"] == "ok"
 
 
+def test_statistics_do_not_grow_with_policies_resources_hosts_and_paths(mesh: PolicyNet) -> None:
+    host = mesh.envoys[mesh.near.number]
+    with echo_server(mesh["p"].pod.netns, 8080):
+        known: list[set[str]] = []
+        for turn in range(3):
+            mesh.apply(policy(http(f"{GET_ROOT}, {{path: /{turn}}}")))
+            many = [f"ns/{turn}/{number}" for number in range(50)]
+            clusters = {name: {"name": name, "type": "STATIC", "connect_timeout": "1s"} for name in many}
+            assert host.run(host.node.update(mesh.views[mesh.near.number], Extra(clusters=clusters)))
+            made = connection(mesh["s"].pod.netns, mesh["p"].ip, 8080)
+            for number in range(20):
+                ask_on(
+                    made,
+                    path=f"/{turn}/{number}%00.%2e'\"<",
+                    Host=f"h{turn}.{number}.example",
+                    X_Request_Id="x" * number,
+                )
+            assert ask_on(made).status == 200
+            made.close()
+            known.append(set(host.run(host.node.process.admin.counters("."))))
+    assert known[0] == known[1] == known[2]
+
+
 def test_a_complaint_is_told_without_the_resource_that_it_quotes() -> None:
     said = b'goo.gle/debug {\\n name: \\"x\\"\\n}\\n: Proto constraint validation failed (X.Y: value is required)'
     assert shortened(said) == "Proto constraint validation failed (X.Y: value is required)"
