@@ -118,6 +118,9 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 		trace_packet(skb, config, pkt->family, &trace);
 		return encapsulate(skb, pkt, config, remote, own->identity);
 	}
+	/* The stack routes, not a FIB lookup here: so routes by source, marks and netfilter of the node hold for pods, too, and
+	 * the event is the reference's to-stack. The node's address is given at the device (to_netdev).
+	 */
 	trace.point = TO_STACK;
 	trace_packet(skb, config, pkt->family, &trace);
 	skb->mark = mark_of(MARK_IDENTITY, own->identity);

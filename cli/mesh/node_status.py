@@ -53,7 +53,7 @@ def _facts(node: NodeReport, report: Report) -> Iterator[tuple[str, str]]:
     shares = (f"IPv{one.version}: {len(owners)}/{one.num_addresses - 2} allocated from {one}" for one, owners in ranges)
     yield "IPAM", ", ".join(shares)
     yield "ClusterMesh", "Disabled"
-    yield "Routing", "Network: Tunnel [vxlan]   Host: BPF"
+    yield "Routing", "Network: Tunnel [vxlan]   Host: Legacy"
     yield "Device Mode", "veth"
     if "masquerade" in node.parts:
         yield "Masquerading", _part(node.parts["masquerade"])

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from mesh.resources import Service
 from mesh.store import SqliteStore
 from tests.e2e.conftest import Lab, command
 from tests.support import prober
@@ -49,6 +50,7 @@ def test_chaos_of_agents_that_die_in_the_middle_of_changes(lab: Lab, kills: int)
         with (
             probing(lab, "client2", "hold", near) as same_node,
             probing(lab, "client2", "hold", far) as other_node,
+            probing(lab, "client2", "hold", service(lab, "echo-other-node")) as by_service,
             probing(lab, "client", "denied", near) as denied_near,
             probing(lab, "client", "denied", far) as denied_far,
         ):
@@ -62,8 +64,15 @@ def test_chaos_of_agents_that_die_in_the_middle_of_changes(lab: Lab, kills: int)
     finally:
         mesh(lab, "delete", 0)
         await_agents(lab)
-    told = {"seed": seed, "same": same_node, "other": other_node, "near": denied_near, "far": denied_far}
-    for held in (same_node, other_node):
+    told = {
+        "seed": seed,
+        "same": same_node,
+        "other": other_node,
+        "service": by_service,
+        "near": denied_near,
+        "far": denied_far,
+    }
+    for held in (same_node, other_node, by_service):
         assert held["error"] == "", told
         assert held["answers"] > kills, told
     for kept_out in (denied_near, denied_far):
@@ -81,6 +90,17 @@ def mesh(lab: Lab, word: str, number: int) -> None:
     """`flowscope mesh apply|delete` of the policy."""
     done = lab.flowscope("mesh", word, "--store", str(lab.run_dir / "store"), "-f", "-", input=policy(number))
     assert done.returncode == 0, done.stderr
+
+
+def service(lab: Lab, name: str) -> dict[str, Any]:
+    """A service with its addresses, as `probing` takes servers."""
+    store = SqliteStore(lab.run_dir / "store")
+    try:
+        (found,) = (one for one in store.find("Service") if one.metadata.name == name)
+    finally:
+        store.close()
+    assert isinstance(found, Service)
+    return {"ips": found.spec.cluster_ips}
 
 
 def kill_agent(lab: Lab, node: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -12,7 +13,7 @@ import pytest
 from bpf.datapath import IpcacheEntry
 from bpf.services import Backend, Frontend, FrontendKind, ServiceFrontend
 from tests.support.testnet import Cluster, Pod, ip, ping
-from tests.support.traffic import background, open_socket
+from tests.support.traffic import background, ipv4_packet, open_socket
 
 pytestmark = pytest.mark.kernel
 
@@ -260,6 +261,49 @@ def test_icmp_errors_find_whoever_they_are_about(cluster: Cluster, version: str)
             client.send(b"x")
             with pytest.raises(ConnectionRefusedError):
                 client.recv(10)
+
+
+def dropped(cluster: Cluster) -> list[str]:
+    """The first drop on the first node."""
+    events = cluster.log.wait_for(lambda events: any(event.type == 1 for event in events))
+    return [event.what for event in events if event.type == 1][:1]
+
+
+@VERSIONS
+def test_answer_to_a_client_that_the_node_knows_no_way_to_is_dropped(cluster: Cluster, version: str) -> None:
+    cluster.near.datapath.sync_services([service(version, cluster.server)])
+    back = f"default via {OUTSIDE[version]}"
+    ip(f"route del {back}", netns=cluster.near.netns)
+    try:
+        with (
+            open_socket(cluster.server.netns, socket.SOCK_STREAM, ANY[version], 8080),
+            open_socket(cluster.net.name, socket.SOCK_STREAM, WORLD[version]) as sock,
+        ):
+            sock.setblocking(False)
+            sock.connect_ex((NODE[version], 30080))
+            assert dropped(cluster) == ["drop 169"]
+    finally:
+        ip(f"route add {back}", netns=cluster.near.netns)
+
+
+@VERSIONS
+def test_client_is_not_sent_to_another_node_without_an_address_to_speak_with(cluster: Cluster, version: str) -> None:
+    node = cluster.near
+    node.datapath.sync_services([service(version, cluster.far)])
+    node.datapath.set_masquerade(None, None, [])
+    try:
+        assert refused(cluster, version, NODE[version], 30080) == ["drop 167"]
+    finally:
+        node.datapath.set_masquerade(IPv4Address(NODE["ipv4"]), IPv6Address(NODE["ipv6"]), [])
+
+
+def test_sctp_keeps_its_port_or_is_dropped(cluster: Cluster) -> None:
+    """Its checksum covers the whole packet, which programs do not read."""
+    cluster.near.datapath.sync_services([service("ipv4", cluster.server, protocol=132)])
+    packet = ipv4_packet(OUTSIDE["ipv4"], NODE["ipv4"], struct.pack("!HHII", 5000, 30080, 0, 0), 132)
+    with open_socket(cluster.net.name, socket.SOCK_RAW, protocol=socket.IPPROTO_RAW) as sock:
+        sock.sendto(packet, (NODE["ipv4"], 0))
+    assert dropped(cluster) == ["drop 154"]
 
 
 def test_garbage_goes_and_what_is_used_stays(cluster: Cluster) -> None:
