@@ -88,7 +88,10 @@ class _Cell:
     rules: set[int]
 
 
-Cells = dict[int, dict[Block, _Cell]]
+Cells = dict[Block, _Cell]
+"""What is said about an identity."""
+_PASSES: Final = -1
+"""In place of a statement's index: everything is allowed, by no rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,42 +145,38 @@ class Compiler:
     def _direction(
         self, subject: Subject, rules: Sequence[Rule], egress: bool, cookies: dict[frozenset[int], int]
     ) -> Iterable[PolicyEntry]:
-        cells: Cells = {}
-        for at, rule in enumerate(rules):
-            for entry in rule.entries:
-                if entry.egress is egress:
-                    self._add(cells, at, entry, subject)
+        said = [(at, entry) for at, rule in enumerate(rules) for entry in rule.entries if entry.egress is egress]
+        about: dict[int, list[int]] = {}
+        for index, (_, entry) in enumerate(said):
+            for identity in (0,) if entry.peers is None else set().union(*map(self.numbers, entry.peers)):
+                about.setdefault(identity, []).append(index)
         if self._is_open(subject, rules, egress):
-            _put(cells, 0, (0, 0, 0), ALLOW, False, 0, 0, ())
+            about.setdefault(0, []).append(_PASSES)
         if not egress and self.settings.allow_localhost:
-            _put(cells, identities.HOST, (0, 0, 0), ALLOW, False, 0, 0, ())
-        for identity, blocks in cells.items():
-            for block, cell in _uncovered(blocks):
+            about.setdefault(identities.HOST, []).append(_PASSES)
+        # Many identities, and the same is said about most of them.
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for identity, each in about.items():
+            alike.setdefault(tuple(each), []).append(identity)
+        for indices, members in alike.items():
+            cells: Cells = {}
+            for index in indices:
+                if index == _PASSES:
+                    _put(cells, (0, 0, 0), ALLOW, False, 0, 0, ())
+                else:
+                    self._add(cells, *said[index], subject)
+            for (protocol, port, bits), cell in _uncovered(cells):
                 names = frozenset(cell.rules)
                 cookie = cookies.setdefault(names, len(cookies) + 1) if names else 0
-                protocol, port, bits = block
-                yield PolicyEntry(
-                    egress,
-                    identity,
-                    protocol,
-                    port,
-                    bits,
-                    cell.precedence,
-                    cell.deny,
-                    cell.proxy_port,
-                    cell.auth,
-                    cookie,
-                )
+                strength = cell.precedence, cell.deny, cell.proxy_port, cell.auth
+                for identity in members:
+                    yield PolicyEntry(egress, identity, protocol, port, bits, *strength, cookie)
 
     def _add(self, cells: Cells, at: int, entry: Entry, subject: Subject) -> None:
-        identities_of_peers = {0} if entry.peers is None else set().union(*map(self.numbers, entry.peers))
-        if not identities_of_peers:
-            return
         for ports in entry.ports:
             precedence, proxy_port = self._strength(entry, ports)
             for block in self._blocks(ports, entry.egress, subject):
-                for identity in identities_of_peers:
-                    _put(cells, identity, block, precedence, entry.deny, proxy_port, entry.auth, (at,))
+                _put(cells, block, precedence, entry.deny, proxy_port, entry.auth, (at,))
 
     def _strength(self, entry: Entry, ports: Ports) -> tuple[int, int]:
         """Precedence, and the proxy's port."""
@@ -220,7 +219,6 @@ def blocks(protocol: int, first: int, last: int) -> tuple[Block, ...]:
 
 def _put(
     cells: Cells,
-    identity: int,
     block: Block,
     precedence: int,
     deny: bool,
@@ -228,13 +226,10 @@ def _put(
     auth: int,
     rules: Iterable[int],
 ) -> None:
-    """Merge one statement into what is said about an identity and a block: the stronger one stays."""
-    of_identity = cells.get(identity)
-    if of_identity is None:
-        of_identity = cells[identity] = {}
-    cell = of_identity.get(block)
+    """Merge one statement into what is said about a block: the stronger one stays."""
+    cell = cells.get(block)
     if cell is None:
-        of_identity[block] = _Cell(precedence, deny, proxy_port, auth, set(rules))
+        cells[block] = _Cell(precedence, deny, proxy_port, auth, set(rules))
         return
     if auth & AUTH_EXPLICIT and not cell.deny:
         cell.auth = max(cell.auth, auth)
