@@ -771,12 +771,17 @@ def first_error(error: ValidationError) -> str:
 def all_errors(error: ValidationError) -> list[str]:
     """`path: what is wrong`, one for each bad field."""
     found: dict[str, str] = {}
-    for details in error.errors(include_url=False):
+    told = error.errors(include_url=False)
+    paths = [_path(details["loc"]) for details in told]
+    for details in told:
         message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         message = message[:1].lower() + message[1:]
         if details["type"] not in {"value_error", "missing"}:
             message += f", got {str(details['input'])[:80]!r}"
         path = _path(details["loc"])
+        # pydantic counts only the good ones of a list, and calls a list of one bad item too short.
+        if details["type"] == "too_short" and any(other.startswith(f"{path}[") for other in paths):
+            continue
         # A field that may be one of several types is wrong once for each of them.
         found.setdefault(path, f"{path}: {message}" if path else message)
     return list(found.values())

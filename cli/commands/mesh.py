@@ -27,6 +27,10 @@ _EVERYWHERE = Flag(name="all-namespaces", short="A", kind=BOOL, help="resources 
 _SELECTOR = Flag(
     name="selector", short="l", help="only resources with these labels: key=value, key!=value, key, !key, key in (a,b)"
 )
+_WAIT = (
+    Flag(name="wait", kind=BOOL, help="return when the agents of this machine have done it"),
+    Flag(name="timeout", kind=DURATION, default=30_000_000_000, help="how long --wait may take"),
+)
 _DRY_RUN = Flag(name="dry-run", kind=BOOL, help="check and say what would happen, change nothing")
 
 
@@ -45,9 +49,10 @@ _APPLY = Command(
         " resource store, all together. Controllers and agents do the rest at once.\n\n"
         "Each mistake is named with its file, document and field; nothing changes while there is one."
     ),
-    flags=(_FILES, _RECURSIVE, _NAMESPACE, _DRY_RUN, _STORE),
+    flags=(_FILES, _RECURSIVE, _NAMESPACE, _DRY_RUN, *_WAIT, _STORE),
     examples=(
         Example("Manifests from a file", "flowscope mesh apply -f foo-app.yaml"),
+        Example("A policy, and go on when it holds", "flowscope mesh apply --wait -f policy.yaml"),
         Example("From a folder, only to check them", "flowscope mesh apply -f manifests/ --dry-run"),
         Example("From another program", "kubectl kustomize . | flowscope mesh apply -f -"),
     ),
@@ -70,6 +75,7 @@ _DELETE = Command(
         Flag(name="all", kind=BOOL, help="all resources of the kind in the namespace"),
         Flag(name="ignore-not-found", kind=BOOL, help="no error when there is nothing to remove"),
         _DRY_RUN,
+        *_WAIT,
         _STORE,
     ),
     examples=(

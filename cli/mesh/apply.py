@@ -15,6 +15,7 @@ from cli.mesh.inputs import Check, Document, files_among, read_documents, read_k
 from cli.mesh.kinds import KnownKind, find_kinds, kinds
 from cli.mesh.place import find_place, opened
 from cli.mesh.selector import parse_selector
+from cli.mesh.settling import await_agents
 from mesh.controller import DEFAULT_NAMESPACES, reconcile
 from mesh.policy.documents import policies_among
 from mesh.policy.node import idle_selectors
@@ -26,8 +27,11 @@ from service.failure import Failure, Failures
 def run_apply(call: Call) -> int:
     """`mesh apply -f FILE`."""
     namespace = call.text("namespace") if call.given("namespace") else None
-    with opened(find_place(call), writes=True) as store:
+    place = find_place(call)
+    with opened(place, writes=True) as store:
         apply(store, files_of(call, call.on("recursive")), namespace=namespace, dry_run=call.on("dry-run"))
+        if call.on("wait"):
+            await_agents(place, store, call.number("timeout") / 1e9)
     return 0
 
 
@@ -97,7 +101,8 @@ def _settled(resources: Iterable[Resource]) -> list[Resource]:
 def run_delete(call: Call) -> int:
     """`mesh delete -f FILE`, `delete KIND NAME...`, `delete KIND -l SELECTOR`, `delete KIND --all`."""
     namespace = call.text("namespace") if call.given("namespace") else None
-    with opened(find_place(call)) as store:
+    place = find_place(call)
+    with opened(place) as store:
         known = {one.key: one for one in store.find()}
         if call.items("filename"):
             wanted = read_keys(files_among(call.items("filename"), call.on("recursive")), namespace)
@@ -110,6 +115,8 @@ def run_delete(call: Call) -> int:
         if not call.on("dry-run"):
             spaces = {key.name for key in doomed if key.kind == "Namespace"}
             store.delete([*doomed, *(key for key in known if key.namespace in spaces)])
+            if call.on("wait"):
+                await_agents(place, store, call.number("timeout") / 1e9)
     names = kinds()
     for key in doomed:
         print(f"{names[key.kind].prefix}/{key.name} deleted" + (" (dry run)" if call.on("dry-run") else ""))
