@@ -257,7 +257,11 @@ class Agent:
         if self.dns is not None:
             await self.dns.update(proxy_rules(decided.views, state, self._policies.name_selectors()))
         if self.envoy is not None and self.configs is not None:
-            await self.envoy.update(node_view(state["ipcache"], wanted, decided), self.configs.find(cluster))
+            extra = self.configs.find(cluster)
+            if (remaining := self.configs.remaining(cluster)) is not None:
+                # Nothing is sent to a listener that is about to go.
+                self._services.write(self._services.find(cluster, remaining))
+            await self.envoy.update(node_view(state["ipcache"], wanted, decided), extra)
             if redirects := await self.configs.redirects(cluster):
                 services = self._services.find(cluster, redirects)
         if self._policies.names is not decided.names:

@@ -8,7 +8,7 @@ Elsewhere: translate.py makes the resources; mesh/services/ gives the redirects 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
@@ -44,6 +44,8 @@ class NodeEnvoyConfigs:
         self._node = node
         self._envoy = envoy
         self._listening: frozenset[str] = frozenset()
+        self._open: dict[tuple[str, str, int], int] = {}
+        """Redirects that the kernel was last to have."""
         self._place = Place(
             port=lambda name: port(name, False),
             source=lambda kind, name: messages.new(_SOURCE, **envoy.source(_FIELDS[kind], name)),
@@ -72,20 +74,31 @@ class NodeEnvoyConfigs:
             secrets=_by_name(found.secrets),
         )
 
+    def remaining(self, cluster: Cluster) -> dict[tuple[str, str, int], int] | None:
+        """Redirects that are open and stay, when others are to be closed before their listeners go; else None."""
+        wanted = self._redirects(cluster, self._listening)
+        kept = {where: port for where, port in self._open.items() if wanted.get(where) == port}
+        if kept == self._open:
+            return None
+        self._open = kept
+        return kept
+
     async def redirects(self, cluster: Cluster) -> dict[tuple[str, str, int], int]:
         """Ports of proxies by namespace, service and port, for those of the found listeners that listen."""
         wanted = self._translation.redirects
-        if not wanted:
-            self.waiting = False
-            return {}
-        with suppress(AdminError):
-            # An Envoy that does not answer will be back: until then the kernel drops, and nothing passes it by.
-            self._listening = await self._envoy.process.admin.listening()
+        if wanted:
+            with suppress(AdminError):
+                # An Envoy that does not answer will be back: until then the kernel drops, and nothing passes it by.
+                self._listening = await self._envoy.process.admin.listening()
         self.waiting = any(one.listener not in self._listening for one in wanted)
+        self._open = self._redirects(cluster, self._listening)
+        return dict(self._open)
+
+    def _redirects(self, cluster: Cluster, listening: Set[str]) -> dict[tuple[str, str, int], int]:
         found = {}
-        for one in wanted:
+        for one in self._translation.redirects:
             service = cluster.resources.get(Key("Service", one.namespace, one.service))
-            if one.listener in self._listening and isinstance(service, Service):
+            if one.listener in listening and isinstance(service, Service):
                 for port in service.spec.ports:
                     if port.protocol == "TCP" and port.port in (one.ports or (port.port,)):
                         found[one.namespace, one.service, port.port] = one.proxy_port

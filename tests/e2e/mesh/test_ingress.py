@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -103,6 +104,26 @@ def test_requests_to_a_service_are_rewritten_split_and_told(lab: Lab) -> None:
     finally:
         mesh(lab, "delete", "-f", config)
     until(lambda: status(lab, "/foo") == "404")
+
+
+def test_no_request_fails_while_a_config_comes_and_goes(lab: Lab) -> None:
+    config = str(WALK / "cilium-envoy-config.yaml")
+    done = lab.run_dir / "done"
+    ask = "curl -s -m 5 -o /dev/null -w '%{http_code}\\n' echo-same-node:8080/"
+    with ThreadPoolExecutor(1) as pool:
+        script = f"until test -e {done}; do {ask}; done"
+        asked = pool.submit(lab.exec, "client2", "sh", "-c", script)
+        try:
+            for _ in range(2):
+                mesh(lab, "apply", "-f", config)
+                until(lambda: status(lab, "/foo") == "200")
+                mesh(lab, "delete", "-f", config)
+                until(lambda: status(lab, "/foo") == "404")
+        finally:
+            done.touch()
+        answers = Counter(asked.result().stdout.split())
+    assert answers == {"200": answers.total()}
+    assert answers.total() > 10
 
 
 def test_what_envoy_refuses_changes_nothing(lab: Lab, entry: str) -> None:
