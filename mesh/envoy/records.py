@@ -21,6 +21,9 @@ _UNREACHED: Final = ("UF", "UH", "UO", "NR", "NC")
 """Why no server was asked: no connection, none there, too many, no route, no cluster."""
 _FAILED: Final = (*_UNREACHED, "UC", "UR", "UT", "URX", "LH", "UMSDR", "DPE", "DT", "OM")
 """Why Envoy answers by itself; the others: a server that broke off, or was too slow; no HTTP; no memory."""
+_NO_HTTP: Final = ("UPE",)
+"""The server's answer is none. One that begins well has been told, with the code that the server gave it."""
+_BAD_GATEWAY: Final = 502
 LONGEST_URL: Final = 2048
 LONGEST_HEADER: Final = 256
 
@@ -56,6 +59,7 @@ def downstream_logs(point: str, file: str) -> list[Tree]:
         _log(file, denied, _request(point, "Denied", _WANTED)),
         _log(file, _flags(_UNREACHED), _request(point, "Forwarded", _WANTED)),
         _log(file, _flags(_FAILED), _response(point, _WANTED)),
+        _log(file, _all(_flags(_NO_HTTP), status_is("EQ", _BAD_GATEWAY)), _response(point, _WANTED)),
     ]
 
 

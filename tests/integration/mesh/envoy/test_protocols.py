@@ -23,8 +23,8 @@ SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade:
 
 
 @contextmanager
-def serving(netns: str, port: int, answer: bytes) -> Iterator[list[bytes]]:
-    """A server that says `answer` to what comes first, and then repeats what it hears; the first is yielded."""
+def serving(netns: str, port: int, answer: bytes, *, close: bool = False) -> Iterator[list[bytes]]:
+    """A server that says `answer` to what comes first, then repeats what it hears, or goes; the first is yielded."""
     heard: list[bytes] = []
 
     def make() -> socket.socket:
@@ -39,7 +39,7 @@ def serving(netns: str, port: int, answer: bytes) -> Iterator[list[bytes]]:
             with one:
                 heard.append(one.recv(65536))
                 one.sendall(answer)
-                while more := one.recv(65536):
+                while not close and (more := one.recv(65536)):
                     one.sendall(more)
 
     listener = inside(netns, make)
