@@ -103,8 +103,11 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 		.src_identity = own->identity,
 		.dst_identity = *dst_identity,
 	};
-	if (!has_tunnel(remote) &&
-	    (ct.status == CT_RELATED || (ct.status == CT_REPLY && answers_for_node(pkt))))
+	if (!has_tunnel(remote) && ct.status == CT_RELATED)
+		return translate_answer(skb, pkt, &trace);
+	/* Other nodes may be clients like any other outside: what they asked came without a tunnel. */
+	if (ct.status == CT_REPLY && (!has_tunnel(remote) || remote->identity == IDENTITY_REMOTE_NODE) &&
+	    answers_for_node(pkt))
 		return translate_answer(skb, pkt, &trace);
 	if (local) {
 		trace.point = TO_HOST;

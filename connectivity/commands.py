@@ -70,7 +70,7 @@ def choose(patterns: Sequence[str]) -> list[Test]:
 async def _run(call: Call, cluster: ClusterView, chosen: Sequence[Test]) -> list[report.Outcome]:
     timeout_s = call.number("timeout") / 1e9
     say = _say
-    if not call.on("no-flows"):
+    if not call.on("no-flows") and cluster.state.get("aggregation") != "none":
         say("ℹ️  Monitor aggregation detected, will skip some flow validation steps\n")
     for line in _prepare(cluster, timeout_s):
         say(line + "\n")

@@ -325,6 +325,7 @@ class Supervisor:
                 "waiting": list(waiting),
                 "relay": self._options.relay_listen,
                 "ui": self._options.ui_listen,
+                "aggregation": self._options.aggregation,
                 "outside": outside_netns(self._cluster.name),
                 "nodes": [
                     {"name": node.name, "netns": node_netns(node.name), "ips": list(node.ips)}

@@ -17,6 +17,7 @@ IpAddress = IPv4Address | IPv6Address
 
 TTL_S: Final = 60
 HTTP_PORT: Final = 80
+HTTPS_PORT: Final = 443
 FOLDED: Final = "cdn.example.net"
 """A name that another one is an alias of."""
 

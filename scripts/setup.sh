@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 mode=${1:-run}
 
-run_packages="bpftool ca-certificates clang curl iproute2 iputils-ping libbpf-dev libbpf1 make python3-bpfcc python3-venv"
+run_packages="bpftool ca-certificates clang curl iproute2 iputils-ping libbpf-dev libbpf1 make openssl python3-bpfcc python3-venv"
 dev_packages="chromium chromium-driver iperf3 nftables systemd wrk"
 
 say() { echo "setup: $*" >&2; }

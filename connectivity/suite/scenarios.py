@@ -134,9 +134,11 @@ def outside_to_nodeport(cluster: ClusterView) -> Pairs:
 
 
 def host_to_nodeport(cluster: ClusterView) -> Pairs:
+    """A node is a client of the other nodes."""
     node = cluster.nodes()[0]
     for target in nodeport_targets(cluster):
-        yield node, target
+        if target.node != node.node:
+            yield node, target
 
 
 def pod_to_host(cluster: ClusterView) -> Pairs:

@@ -11,9 +11,11 @@ import asyncio
 import email.utils
 import signal
 import socket
+import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -190,14 +192,19 @@ class Connection(asyncio.Protocol):
             self.transport.close()
 
 
-def serve(handler: Handler, port: int, host: str = "") -> int:
-    """Serve until SIGTERM; returns the exit code. An empty host means every address, IPv4 and IPv6."""
-    try:
-        listener = listen(host, port)
-    except OSError as error:
-        print(f"cannot listen on {host or '*'}:{port}: {error.strerror}", file=sys.stderr)
-        return 1
-    asyncio.run(_run(handler, listener))
+def serve(handler: Handler, port: int, host: str = "", secure: tuple[int, ssl.SSLContext] | None = None) -> int:
+    """Serve until SIGTERM; returns the exit code. An empty host means every address, IPv4 and IPv6.
+
+    `secure` is another port, for TLS.
+    """
+    doors: list[tuple[socket.socket, ssl.SSLContext | None]] = []
+    for number, context in ((port, None), *((secure,) if secure else ())):
+        try:
+            doors.append((listen(host, number), context))
+        except OSError as error:
+            print(f"cannot listen on {host or '*'}:{number}: {error.strerror}", file=sys.stderr)
+            return 1
+    asyncio.run(_run(handler, doors))
     return 0
 
 
@@ -219,11 +226,14 @@ def listen(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -
     return server
 
 
-async def _run(handler: Handler, listener: socket.socket) -> None:
+async def _run(handler: Handler, doors: Sequence[tuple[socket.socket, ssl.SSLContext | None]]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = await loop.create_server(lambda: Connection(handler), sock=listener)
-    async with server:
+    async with AsyncExitStack() as servers:
+        for listener, context in doors:
+            await servers.enter_async_context(
+                await loop.create_server(lambda: Connection(handler), sock=listener, ssl=context)
+            )
         await stop.wait()

@@ -176,6 +176,13 @@ def test_node_ports_lead_to_servers_from_outside_and_from_pods(services: Lab) ->
             assert set(answers) <= {"a", "b"}, (url, where, answers)
 
 
+def test_other_nodes_are_clients_of_node_ports_like_any_other(services: Lab) -> None:
+    home = services.pod("client2")["node"]
+    (address,) = (one["ips"][0] for one in services.status()["nodes"] if one["name"] == home)
+    number = service(services, "local").spec.ports[0].node_port
+    assert ask(services, ("--node", services.node("control-plane")), f"{address}:{number}", 2) == ["a"] * 2
+
+
 def test_a_local_policy_answers_only_where_a_server_is(services: Lab) -> None:
     number = service(services, "local").spec.ports[0].node_port
     home = services.pod("client2")["node"]
