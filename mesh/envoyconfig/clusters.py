@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from mesh.backends import Directory
 from mesh.envoyconfig import messages
-from mesh.envoyconfig.listeners import MARK_INGRESS, Place, mark_option
+from mesh.envoyconfig.listeners import MARK_UPSTREAM, Place, mark_option
 from mesh.ipam import is_ipv4
 from mesh.resources import Resource, Service, ServicePort
 
@@ -80,12 +80,12 @@ def _old_http_options(cluster: Any) -> bool:
 
 
 def _bind(place: Place) -> Any:
-    """As the node's ingress address; a filter for pods of this node overrides both address and mark."""
+    """As the node's ingress address; a filter for pods of this node overrides the address."""
     first, *more = [
         {
             "address": {"address": str(one), "port_value": 0},
             "socket_options": [
-                mark_option(MARK_INGRESS),
+                mark_option(MARK_UPSTREAM),
                 _transparent(_SOL_IP, _IP_TRANSPARENT)
                 if one.version == 4
                 else _transparent(_SOL_IPV6, _IPV6_TRANSPARENT),

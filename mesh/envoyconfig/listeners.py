@@ -21,11 +21,11 @@ from typing import Any, Final
 from mesh.envoyconfig import messages
 from mesh.envoyconfig.naming import Source
 
-MARK_POD: Final = 0x0900
-"""Towards a backend in the name of a pod of this node."""
-MARK_INGRESS: Final = 0x0B00
-"""Of the listener, so towards its clients; and towards a backend in the name of the node's ingress address, which the
-backend's policy has still to judge (0x0A00 would say that its proxy has)."""
+MARK_UPSTREAM: Final = 0x0900
+"""Towards a backend, in the name of a pod of this node, whose policy judges then, or of the node's ingress address. One
+for both: Envoy sets the mark of a cluster after that of a filter."""
+MARK_LISTENER: Final = 0x0B00
+"""Of the listener, so towards its clients."""
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
@@ -71,7 +71,7 @@ def complete(listener: Any, place: Place) -> None:
         _listen(listener.additional_addresses.add().address, "::1", port)
         listener.transparent.value = True
         # Connections that it takes have the mark: by that the kernel knows their packets.
-        listener.socket_options.add().CopyFrom(messages.new(_SOCKET_OPTION, **mark_option(MARK_INGRESS)))
+        listener.socket_options.add().CopyFrom(messages.new(_SOCKET_OPTION, **mark_option(MARK_LISTENER)))
     chains = list(listener.filter_chains)
     if listener.HasField("default_filter_chain"):
         chains.append(listener.default_filter_chain)
@@ -172,7 +172,7 @@ def _keep_address(manager: Any) -> None:
     kept = list(manager.http_filters)
     at = next((number for number, one in enumerate(kept) if one.name == _ROUTER), len(kept))
     original = type(manager.http_filters.add())(name="envoy.filters.http.original_src")
-    original.typed_config.Pack(messages.new(_ORIGINAL_SRC, mark=MARK_POD))
+    original.typed_config.Pack(messages.new(_ORIGINAL_SRC, mark=MARK_UPSTREAM))
     del manager.http_filters[:]
     manager.http_filters.extend([*kept[:at], original, *kept[at:]])
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mesh.envoyconfig import messages
-from mesh.envoyconfig.listeners import MARK_INGRESS, MARK_POD, Place
+from mesh.envoyconfig.listeners import MARK_UPSTREAM, Place
 from mesh.envoyconfig.translate import Redirect, Translation, translate
 from mesh.resources import InvalidResource, Key, Resource, parse_manifests
 from tests.support.cluster import node, settled
@@ -110,10 +110,10 @@ def test_pods_of_the_node_keep_their_address_and_others_get_the_ingress_address(
     assert ranges(pods) == {"10.244.0.0/24"}
     assert ranges(others) == {"0.0.0.0/0", "::/0", "10.244.0.1/32", "10.244.0.254/32"}
     kept = messages.unpacked(managers(done.resources.listeners[0])[1].http_filters[0].typed_config)
-    assert kept.mark == MARK_POD
+    assert kept.mark == MARK_UPSTREAM
     bind = done.resources.clusters[0].upstream_bind_config
     assert bind.source_address.address == "10.244.0.254"
-    assert [one.int_value for one in bind.socket_options] == [MARK_INGRESS, 1]
+    assert [one.int_value for one in bind.socket_options] == [MARK_UPSTREAM, 1]
 
 
 def test_a_header_cannot_choose_the_source_address() -> None:
