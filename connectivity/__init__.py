@@ -11,5 +11,6 @@ Every action is judged twice: by what its client got, and by the flows that were
     actions.py    one request of one client, carried out
     verdicts.py   what must happen, held against what did (pure)
     telescope.py  the flows of the relay, as they come
+    witness.py    what is looked at besides: drop counters, logs, connections over restarts; prober.py is such a client
     runner.py     tests one by one; report.py says how they went
 """

@@ -8,6 +8,7 @@ Elsewhere: lab/ runs the cluster; actions.py makes parties act.
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,16 +16,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from bpf.datapath import Aggregation
 from lab.execute import node_place, outside_place, pod_place, running_state
 from lab.linux import Place
 from lab.rundir import RunDir
-from mesh.resources import Resource, Service
+from mesh.resources import Key, Resource, Service
 from mesh.store import SqliteStore
 from service.failure import Failure
 
 NAMESPACE: Final = "cilium-test"
 CLIENTS: Final = ("client", "client2")
 ECHOES: Final = ("echo-same-node", "echo-other-node")
+OTHER_NAMESPACE: Final = "cilium-test-other"
+"""Of more clients and echo pods, in tests that bring them."""
 POLL_S: Final = 0.05
 
 
@@ -106,15 +110,20 @@ class ClusterView:
         """Look again."""
         self.state = running_state(self.run_dir)
 
-    def pods(self, *deployments: str) -> list[Party]:
+    @property
+    def aggregates(self) -> bool:
+        """Whether kernels leave packets of connections out of what they tell."""
+        return Aggregation.parse(str(self.state.get("aggregation", ""))) > Aggregation.NONE
+
+    def pods(self, *deployments: str, namespace: str = NAMESPACE) -> list[Party]:
         """The pods of these deployments, in the order of the names."""
         found = []
         for deployment in deployments:
             for pod in self.state.get("pods", ()):
-                if pod["namespace"] == NAMESPACE and pod["deployment"] == deployment and pod["ready"]:
+                if pod["namespace"] == namespace and pod["deployment"] == deployment and pod["ready"]:
                     found.append(
                         Party(
-                            name=f"{NAMESPACE}/{pod['name']}",
+                            name=f"{namespace}/{pod['name']}",
                             place=pod_place(pod),
                             addresses=tuple(pod["ips"]),
                             labels=pod["labels"],
@@ -165,10 +174,38 @@ class ClusterView:
         self.store.apply(resources)
         try:
             self.settle(timeout_s)
+            self._await_pods(resources, timeout_s)
+            self._await_balancers(resources, timeout_s)
             yield
         finally:
             self.store.delete(one.key for one in resources)
             self.settle(timeout_s)
+
+    def _await_pods(self, resources: Sequence[Resource], timeout_s: float) -> None:
+        for one in resources:
+            if one.kind == "Deployment":
+                self.wait(lambda one=one: bool(self.pods(one.name, namespace=one.namespace)), one.name, timeout_s)  # type: ignore[misc]
+
+    def _await_balancers(self, resources: Sequence[Resource], timeout_s: float) -> None:
+        """Until the Ingress has an address and a node speaks for it."""
+        for one in resources:
+            if one.kind == "Ingress":
+                name = f"cilium-ingress-{one.name}"
+                self.wait(lambda name=name: self._is_announced(self.balancer_address(name)), name, timeout_s)  # type: ignore[misc]
+
+    def _is_announced(self, address: str) -> bool:
+        return bool(address) and self.is_reached(self.outside(), f"http://{address}/")
+
+    def is_reached(self, client: Party, url: str) -> bool:
+        """Whether a client gets some answer."""
+        command = ["curl", "-s", "-o", "/dev/null", "-m", "1", url]
+        return not subprocess.run(command, preexec_fn=client.place.enter, check=False).returncode
+
+    def balancer_address(self, name: str) -> str:
+        """The load balancer address of a service; empty while it has none."""
+        found = self.store.get(Key("Service", NAMESPACE, name))
+        addresses = found.balancer_ips if isinstance(found, Service) else ()
+        return addresses[0] if addresses else ""
 
     def settle(self, timeout_s: float) -> None:
         """Wait until every agent has done what the store says. Raises: Failure."""

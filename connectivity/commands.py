@@ -19,6 +19,7 @@ from connectivity.cluster import CLIENTS, ECHOES, NAMESPACE, ClusterView, World
 from connectivity.runner import Runner
 from connectivity.suite import TESTS, Test
 from connectivity.telescope import Telescope
+from connectivity.witness import Witness
 from flowscope import Client, FlowscopeError
 from lab.options import DEMO
 from mesh.resources import parse_manifests
@@ -70,13 +71,14 @@ def choose(patterns: Sequence[str]) -> list[Test]:
 async def _run(call: Call, cluster: ClusterView, chosen: Sequence[Test]) -> list[report.Outcome]:
     timeout_s = call.number("timeout") / 1e9
     say = _say
-    if not call.on("no-flows") and cluster.state.get("aggregation") != "none":
+    if not call.on("no-flows") and cluster.aggregates:
         say("ℹ️  Monitor aggregation detected, will skip some flow validation steps\n")
     for line in _prepare(cluster, timeout_s):
         say(line + "\n")
     server = call.text("relay") or str(cluster.state.get("relay", ""))
     async with Client(server) as client:
         telescope = None if call.on("no-flows") else await _open(client)
+        witness = Witness(cluster, timeout_s)
         say("🏃 Running tests...\n\n")
         outcomes = []
         try:
@@ -86,7 +88,7 @@ async def _run(call: Call, cluster: ClusterView, chosen: Sequence[Test]) -> list
                     outcomes.append(report.Outcome(one.name, skipped=True))
                     continue
                 say(f"[=] Test [{one.name}]\n")
-                outcomes.append(await Runner(cluster, telescope, say, timeout_s).run(one))
+                outcomes.append(await Runner(cluster, telescope, say, witness, timeout_s).run(one))
                 say("\n")
         finally:
             if telescope is not None:
@@ -119,8 +121,11 @@ def _prepare(cluster: ClusterView, timeout_s: float) -> Iterator[str]:
         cluster.wait(lambda names=names: len(cluster.pods(*names)) >= len(names), " ".join(names), timeout_s)  # type: ignore[misc]
     for pod in cluster.pods(*CLIENTS, *ECHOES):
         yield f"⌛ {where} Waiting for CiliumEndpoint for pod {pod.name} to appear..."
+    client = cluster.clients()[0]
     for service in cluster.services():
         yield f"⌛ {where} Waiting for Service {NAMESPACE}/{service.name} to become ready..."
+        url = f"http://{service.name}:8080/"
+        cluster.wait(lambda url=url: cluster.is_reached(client, url), url, timeout_s)  # type: ignore[misc]
     for node in cluster.nodes():
         for service in cluster.services():
             for port in service.spec.ports:
@@ -129,6 +134,8 @@ def _prepare(cluster: ClusterView, timeout_s: float) -> Iterator[str]:
                         f"⌛ {where} Waiting for NodePort {node.ipv4}:{port.node_port}"
                         f" ({NAMESPACE}/{service.name}) to become ready..."
                     )
+                    url = f"http://{node.ipv4}:{port.node_port}/"
+                    cluster.wait(lambda url=url: cluster.is_reached(client, url), url, timeout_s)  # type: ignore[misc]
     cluster.settle(timeout_s)
 
 

@@ -18,7 +18,7 @@ from connectivity.suite import Action
 class Failed:
     """An action that did not go as expected."""
 
-    action: Action
+    action: Action | str
     problems: tuple[str, ...]
 
 

@@ -20,6 +20,7 @@ from connectivity.report import Failed, Outcome
 from connectivity.suite import Action, Test
 from connectivity.telescope import Telescope
 from connectivity.verdicts import client_problems, flow_problems
+from connectivity.witness import Witness
 from mesh.resources import InvalidResource, Resource, parse_manifests
 from service.failure import Failure
 
@@ -41,6 +42,7 @@ class Runner:
     """None: without looking at flows."""
     say: Say
     """Takes progress, line ends included."""
+    witness: Witness
     timeout_s: float
 
     async def run(self, test: Test) -> Outcome:
@@ -51,6 +53,9 @@ class Runner:
             resources = [one for name in test.manifests for one in self.manifest(name)]
             with self.cluster.applied(resources, self.timeout_s):
                 await self._act(test, outcome)
+                for check in test.checks:
+                    async for subject, problems in check(self.witness):
+                        self._note(outcome, f"{check.__name__.replace('_', '-')}: {subject}", problems)
         except (Failure, InvalidResource) as error:
             outcome.error = str(error)
         outcome.took_s = time.monotonic() - began
@@ -60,7 +65,8 @@ class Runner:
         """A file of policies/, with the names and addresses of this cluster's outside world."""
         world = self.cluster.world
         text = (POLICIES / f"{name}.yaml").read_text()
-        text = text.replace("WORLD_ADDRESS", world.address).replace("WORLD_NAME", world.name)
+        text = text.replace("WORLD_ADDRESS", world.address).replace("WORLD_OTHER_ADDRESS", world.other_address)
+        text = text.replace("WORLD_NAME", world.name)
         return parse_manifests(text, f"{name}.yaml", NAMESPACE)
 
     async def _act(self, test: Test, outcome: Outcome) -> None:
@@ -69,14 +75,17 @@ class Runner:
         async def one(action: Action) -> None:
             async with room:
                 problems = await self._judge(action)
-            outcome.actions += 1
-            if problems:
-                outcome.failed.append(Failed(action, tuple(problems)))
-            self.say("F" if problems else ".")
+            self._note(outcome, action, problems)
 
         async with asyncio.TaskGroup() as tasks:
             for action in test.actions(self.cluster):
                 tasks.create_task(one(action))
+
+    def _note(self, outcome: Outcome, action: Action | str, problems: list[str]) -> None:
+        outcome.actions += 1
+        if problems:
+            outcome.failed.append(Failed(action, tuple(problems)))
+        self.say("F" if problems else ".")
 
     async def _judge(self, action: Action) -> list[str]:
         made = await attempt(action.client, action.target)

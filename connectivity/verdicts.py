@@ -23,6 +23,8 @@ CURL_NO_NAME: Final = 6
 CURL_REFUSED: Final = 7
 CURL_HTTP_ERROR: Final = 22
 CURL_TIMEOUT: Final = 28
+CURL_TLS_FAILED: Final = 35
+CURL_RECEIVE_FAILED: Final = 56
 
 
 class Result(Enum):
@@ -35,6 +37,10 @@ class Result(Enum):
     """The proxy said no."""
     NAME_REFUSED = (CURL_NO_NAME,)
     """The name was not resolved."""
+    TLS_DENIED = (CURL_TLS_FAILED, CURL_RECEIVE_FAILED)
+    """The proxy ended the connection when it had read the server's name."""
+    NOT_BALANCED = (CURL_HTTP_ERROR, CURL_TIMEOUT)
+    """A load balancer answered that it does not reach its backend, or was still trying: what it sent was dropped."""
 
     @property
     def codes(self) -> tuple[int, ...]:
@@ -100,7 +106,7 @@ def flow_problems(expected: Expectation, attempt: Attempt, flows: Iterable[Flow]
     if expected.result is Result.NAME_REFUSED:
         return problems
     mine = [flow for flow in around if _belongs(flow, attempt)]
-    if expected.result is Result.DROPPED:
+    if expected.result in (Result.DROPPED, Result.NOT_BALANCED):
         return problems + _drop_problems(expected, mine)
     if drops := [flow for flow in mine if flow.verdict == flow_pb2.DROPPED and not flow.HasField("l7")]:
         problems.append(f"dropped, which must not be: {_drop_text(drops[0])}")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from connectivity.cluster import NAMESPACE, ClusterView, Party, Target
-from mesh.resources import Key, Service
+from connectivity.cluster import NAMESPACE, OTHER_NAMESPACE, ClusterView, Party, Target
+from mesh.resources import Service
 
 Pairs = Iterator[tuple[Party, Target]]
 ECHO_PORT = 8080
@@ -134,11 +134,10 @@ def outside_to_nodeport(cluster: ClusterView) -> Pairs:
 
 
 def host_to_nodeport(cluster: ClusterView) -> Pairs:
-    """A node is a client of the other nodes."""
+    """A node asks itself and the others."""
     node = cluster.nodes()[0]
     for target in nodeport_targets(cluster):
-        if target.node != node.node:
-            yield node, target
+        yield node, target
 
 
 def pod_to_host(cluster: ClusterView) -> Pairs:
@@ -182,16 +181,9 @@ def pod_to_cidr(cluster: ClusterView) -> Pairs:
             yield client, replace(world_target(cluster, "http", host=address), peers=(address,))
 
 
-def service_address(cluster: ClusterView, name: str) -> str:
-    """The load balancer address of a service; empty while it has none."""
-    found = cluster.store.get(Key("Service", NAMESPACE, name))
-    ingress = found.dump().get("status", {}).get("loadBalancer", {}).get("ingress", []) if found else []
-    return str(ingress[0].get("ip", "")) if ingress else ""
-
-
 def ingress_target(cluster: ClusterView, path: str = "/") -> Target:
     """The echo pods behind the Ingress of ../policies/ingress.yaml."""
-    host = service_address(cluster, "cilium-ingress-ingress-service")
+    host = cluster.balancer_address("cilium-ingress-ingress-service")
     return Target(
         name=f"{NAMESPACE}/ingress-service ({host}{path})",
         kind="ingress",
@@ -216,3 +208,43 @@ def pod_to_l7_service(cluster: ClusterView) -> Pairs:
     for client in cluster.clients():
         for service in cluster.services():
             yield client, service_target(cluster, service, "/foo", kind="l7-service")
+
+
+def pod_to_world_tls(cluster: ClusterView) -> Pairs:
+    """The same server, by its name and by another one."""
+    strange = "other.example"
+    for client in cluster.clients():
+        yield client, world_target(cluster, "https")
+        yield (
+            client,
+            replace(
+                world_target(cluster, "https", host=strange),
+                options=("--resolve", f"{strange}:443:{cluster.world.address}"),
+            ),
+        )
+
+
+def outside_to_nodeport_by_source(cluster: ClusterView) -> Pairs:
+    """Two clients outside; each echo pod on its own node, so that it sees who asks."""
+    for address in (cluster.world.address, cluster.world.other_address):
+        client = replace(cluster.outside(), addresses=(address,))
+        for echo in cluster.echoes():
+            for target in nodeport_targets(cluster):
+                if target.node == echo.node and target.labels["name"] == echo.labels["name"]:
+                    yield client, replace(target, options=("--interface", address))
+
+
+def pod_to_other_namespace(cluster: ClusterView) -> Pairs:
+    """Echo pods here and there."""
+    there = cluster.pods("echo", namespace=OTHER_NAMESPACE)
+    for client in cluster.clients():
+        for echo in (*cluster.echoes(), *there):
+            yield client, echo_target(echo)
+
+
+def pod_from_other_namespace(cluster: ClusterView) -> Pairs:
+    """Clients here and there."""
+    there = cluster.pods("client", namespace=OTHER_NAMESPACE)
+    for client in (*cluster.clients(), *there):
+        for echo in cluster.echoes():
+            yield client, echo_target(echo)

@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from connectivity.cluster import Party, Target
+from connectivity.cluster import OTHER_NAMESPACE, Party, Target
 from connectivity.suite import scenarios as who
 from connectivity.suite.words import Case, Rule, Test, always
 from connectivity.verdicts import (
     AUTH_REQUIRED,
+    DEFAULT_DENY,
     EGRESS_DENIED,
     INGRESS_DENIED,
     OK,
@@ -22,11 +23,13 @@ from connectivity.verdicts import (
     Expectation,
     Result,
 )
+from connectivity.witness import Witness
 
 HTTP_OK: Final = Expectation(http=True)
 HTTP_DENIED: Final = Expectation(result=Result.HTTP_DENIED, http=True)
 DNS_OK: Final = Expectation(dns=True)
 DNS_THEN_DENIED: Final = replace(EGRESS_DENIED, dns=True)
+NOT_BALANCED: Final = Expectation(result=Result.NOT_BALANCED, reason=DEFAULT_DENY)
 DENIED_BY_RULE: Final = Expectation(result=Result.DROPPED, reason=POLICY_DENY)
 
 
@@ -52,6 +55,11 @@ def egress_l7_world(client: Party, target: Target) -> Expectation:
     if client.has(other="client") and target.scheme == "http":
         return Expectation(http=True, dns=True)
     return DNS_THEN_DENIED
+
+
+def one_server(_: Party, target: Target) -> Expectation:
+    """client-egress-tls-sni: one name of a server, whatever its address."""
+    return Expectation(result=Result.TLS_DENIED) if target.options else DNS_OK
 
 
 def one_name(client: Party, target: Target) -> Expectation:
@@ -167,8 +175,82 @@ _LATER: Final = (
         ("echo-ingress-auth-always-fail",),
     ),
     Test("l7-lb", (Case(who.pod_to_l7_service, always(HTTP_OK)),), ("l7-lb",)),
+    Test(
+        "echo-ingress-l7-named-port",
+        (Case(who.pod_to_pod_with_endpoints, public_paths),),
+        ("echo-ingress-l7-named-port",),
+    ),
+    # Elsewhere client-egress-l7-named-port; `--test egress-l7` is to find the one test that people know by it.
+    Test(
+        "client-egress-named-port-l7",
+        (Case(who.pod_to_pod, egress_l7_pods), Case(who.pod_to_world, egress_l7_world)),
+        ("client-egress-only-dns", "client-egress-l7-http-named-port"),
+    ),
+    Test("client-egress-tls-sni", (Case(who.pod_to_world_tls, one_server),), ("client-egress-tls-sni",)),
+    Test(
+        "from-cidr",
+        (
+            Case(
+                who.outside_to_nodeport_by_source,
+                lambda client, _: OK if client.ipv4.endswith(".1") else INGRESS_DENIED,
+            ),
+            Case(who.pod_to_pod, always(INGRESS_DENIED)),
+        ),
+        ("echo-ingress-from-cidr",),
+    ),
+    Test(
+        "all-entities-deny",
+        (Case(who.pod_to_pod, always(DENIED_BY_RULE)), Case(who.pod_to_cidr, always(DENIED_BY_RULE))),
+        ("all-entities-deny",),
+    ),
+    Test(
+        "host-entity-ingress",
+        (
+            Case(who.host_to_pod, lambda client, target: OK if target.node == client.node else INGRESS_DENIED),
+            Case(who.pod_to_pod, always(INGRESS_DENIED)),
+        ),
+        ("host-entity-ingress",),
+    ),
+    Test(
+        "egress-to-specific-namespace",
+        (
+            Case(
+                who.pod_to_other_namespace,
+                lambda _, target: OK if target.name.startswith(f"{OTHER_NAMESPACE}/") else EGRESS_DENIED,
+            ),
+        ),
+        ("other-namespace", "egress-to-specific-namespace"),
+    ),
+    Test(
+        "ingress-from-specific-namespace",
+        (
+            Case(
+                who.pod_from_other_namespace,
+                lambda client, _: OK if client.name.startswith(f"{OTHER_NAMESPACE}/") else INGRESS_DENIED,
+            ),
+        ),
+        ("other-namespace", "ingress-from-specific-namespace"),
+    ),
     Test("pod-to-ingress-service", (Case(who.pod_to_ingress_service, always(HTTP_OK)),), ("ingress",)),
+    Test(
+        "pod-to-ingress-service-deny-all",
+        (Case(who.pod_to_ingress_service, always(NOT_BALANCED)),),
+        ("ingress", "all-ingress-deny", "all-egress-deny"),
+    ),
+    Test(
+        "pod-to-ingress-service-deny-backend-service",
+        (Case(who.pod_to_ingress_service, always(replace(NOT_BALANCED, reason=POLICY_DENY))),),
+        ("ingress", "echo-deny"),
+    ),
     Test("outside-to-ingress-service", (Case(who.outside_to_ingress_service, always(HTTP_OK)),), ("ingress",)),
+    Test("no-interrupted-connections", checks=(Witness.no_interrupted_connections,)),
+    Test(
+        "no-interrupted-connections-l7",
+        manifests=("echo-ingress-l7",),
+        checks=(Witness.no_interrupted_connections,),
+    ),
+    Test("no-unexpected-packet-drops", checks=(Witness.no_unexpected_packet_drops,)),
+    Test("check-log-errors", checks=(Witness.no_errors_in_logs,)),
 )
 
 TESTS: Final = (*_REFERENCE, *_LATER)

@@ -7,14 +7,16 @@ Elsewhere: tests.py fills them in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from connectivity.cluster import ClusterView, Party, Target
 from connectivity.verdicts import OK, Expectation
+from connectivity.witness import Checked, Witness
 
 Scenario = Callable[[ClusterView], Iterable[tuple[Party, Target]]]
 Rule = Callable[[Party, Target], Expectation]
+Check = Callable[[Witness], AsyncIterator[Checked]]
 
 
 def always(expectation: Expectation) -> Rule:
@@ -58,9 +60,11 @@ class Test:
     """Policies, and what must work and must not while they hold."""
 
     name: str
-    cases: tuple[Case, ...]
+    cases: tuple[Case, ...] = ()
     manifests: tuple[str, ...] = ()
     """Files in ../policies, without .yaml."""
+    checks: tuple[Check, ...] = ()
+    """What else is looked at."""
 
     def actions(self, cluster: ClusterView) -> Iterator[Action]:
         """All requests of the test."""

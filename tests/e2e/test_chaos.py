@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
+from connectivity import prober
 from mesh.resources import Service
 from mesh.store import SqliteStore
 from tests.e2e.conftest import Lab, command
-from tests.support import prober
 
 pytestmark = pytest.mark.kernel
 
@@ -143,4 +143,4 @@ def probing(lab: Lab, client: str, what: str, server: dict[str, Any]) -> Iterato
     finally:
         process.send_signal(signal.SIGTERM)
         text, _ = process.communicate(timeout=20)
-        seen |= json.loads(text)
+        seen |= json.loads(text.splitlines()[-1])

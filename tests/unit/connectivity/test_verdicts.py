@@ -86,6 +86,16 @@ def test_a_drop_needs_its_reason_and_its_side() -> None:
     assert flow_problems(EGRESS_DENIED, ATTEMPT, WHOLE) == ["no flow tells of the drop"]
 
 
+def test_a_balancer_that_is_kept_from_its_backend_is_seen_by_the_drop() -> None:
+    """Its connections have ports of their own."""
+    expected = Expectation(result=Result.NOT_BALANCED, reason=181)
+    balanced = replace(ATTEMPT, port=1, port_kept=False, exit_code=22)
+    drop = packet("SYN", drop_reason_desc=flow_pb2.POLICY_DENY)
+    drop.verdict = flow_pb2.DROPPED
+    assert flow_problems(expected, balanced, [drop]) == []
+    assert flow_problems(expected, balanced, WHOLE) == ["no flow tells of the drop"]
+
+
 def test_a_proxy_must_have_said_what_is_expected() -> None:
     allowed, denied = http(flow_pb2.FORWARDED), http(flow_pb2.DROPPED)
     expected = Expectation(result=Result.HTTP_DENIED, http=True)
@@ -108,7 +118,8 @@ def test_names_must_have_gone_through_the_proxy() -> None:
 @pytest.mark.parametrize(
     ("result", "code", "fits"),
     [(Result.OK, 0, True), (Result.OK, 28, False), (Result.DROPPED, 28, True), (Result.DROPPED, 0, False),
-     (Result.HTTP_DENIED, 22, True), (Result.NAME_REFUSED, 6, True)],
+     (Result.HTTP_DENIED, 22, True), (Result.NAME_REFUSED, 6, True), (Result.TLS_DENIED, 35, True),
+     (Result.TLS_DENIED, 0, False), (Result.NOT_BALANCED, 22, True), (Result.NOT_BALANCED, 0, False)],
 )  # fmt: skip
 def test_exit_codes_of_clients(result: Result, code: int, fits: bool) -> None:
     assert (client_problems(Expectation(result=result), replace(ATTEMPT, exit_code=code)) == []) is fits

@@ -1,6 +1,11 @@
 """Traffic that notices: one connection that must never break, or attempts that must never succeed.
 
+In:        an address inside some pod's network.
+Out:       what was seen, as JSON.
+Elsewhere: witness.py runs it inside a pod.
+
 Run inside a pod: `python prober.py hold|denied ADDRESS PORT`; goes on until SIGTERM, then prints what it saw as JSON.
+`hold` prints a line of its own before, when it has its first answer.
 Standard library only: it runs wherever Python does.
 """
 
@@ -40,6 +45,8 @@ def hold(address: str, port: int) -> dict[str, object]:
             except OSError as failure:
                 error = str(failure)
             answers += not error
+            if answers == 1:
+                print("answered", flush=True)
             slowest_s = max(slowest_s, time.monotonic() - begun)
             time.sleep(PAUSE_S)
     return {"answers": answers, "slowest_s": round(slowest_s, 3), "error": error}
