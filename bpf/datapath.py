@@ -3,7 +3,8 @@
 In:        the agent's decisions (endpoints, ipcache, node settings); network devices that the caller has created.
 Out:       programs on those devices, entries in maps; all pinned, so that traffic does not notice a restart of the
            caller: every call may be repeated after a restart and changes only what differs.
-Elsewhere: loader.py talks to libbpf; maps.py knows the layouts; policies.py swaps policies; the programs are the
+Elsewhere: facts.py has the values; encoding.py, tracking.py and counting.py do the work on maps, policies.py and
+           services.py that of theirs; loader.py talks to libbpf; maps.py knows the layouts; the programs are the
            *.bpf.c files.
 
 What the caller prepares, in the node's network namespace:
@@ -48,26 +49,44 @@ import hashlib
 import shutil
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from enum import IntEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
 
-from bpf import maps
-from bpf.census import evictions, note_removed
+from bpf import counting, maps, tracking
+from bpf.census import evictions
 from bpf.devices import Hook, NodeNamespace
+from bpf.encoding import (
+    addresses_of,
+    announcement,
+    endpoint_info,
+    endpoint_key,
+    interface_info,
+    ipcache_entry,
+    ipcache_info,
+    ipcache_key,
+    record,
+)
+from bpf.facts import Address, Aggregation, Endpoint, EventCounters, IpcacheEntry, MapSizes, PacketCounter, Prefix
 from bpf.loader import DEFAULT_BPFFS, BpfError, Map, Program, ensure_bpffs, load_object, require_kernel
-from bpf.nat import U8Array, stale_entries
 from bpf.policies import EndpointPolicy, PolicyMaps
 from bpf.services import ServiceFrontend, ServiceMaps
 from bpf.sockets import SocketServices
 
-Address = IPv4Address | IPv6Address
-Prefix = IPv4Network | IPv6Network
+__all__ = [
+    "Address",
+    "Aggregation",
+    "Datapath",
+    "Endpoint",
+    "EventCounters",
+    "IpcacheEntry",
+    "MapSizes",
+    "PacketCounter",
+    "Prefix",
+]
 
 OBJECTS: Final = Path(__file__).parent / "build"
 PROGRAM_FILES: Final = {
@@ -120,96 +139,7 @@ ZERO_KEY: Final = bytes(4)
 VXLAN_PORT: Final = 8472
 ALL_TCP_FLAGS: Final = 0xFF
 DEFAULT_INTERVAL_S: Final = 5
-
-
-class Aggregation(IntEnum):
-    """How many trace events the kernel sends (spec/events.md, section 13)."""
-
-    NONE = 0
-    LOWEST = 1
-    LOW = 2
-    MEDIUM = 3
-    MAX = 4
-
-    @classmethod
-    def parse(cls, text: str) -> Aggregation:
-        """Read a level as users write it: none, disabled, empty, lowest, low, medium, max, maximum or 0 to 4.
-
-        Raises: ValueError for anything else.
-        """
-        words = {"": 0, "none": 0, "disabled": 0, "lowest": 1, "low": 2, "medium": 3, "max": 4, "maximum": 4}
-        words |= {str(level.value): level.value for level in cls}
-        level = words.get(text.strip().lower())
-        if level is None:
-            raise ValueError(f"aggregation is none, lowest, low, medium, max or 0 to 4, got {text!r}")
-        return cls(level)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """A workload of this node and the device it hangs on."""
-
-    endpoint_id: int
-    """1 to 65535, unique on the node."""
-    identity: int
-    ifname: str
-    """Host side of the veth, in the node's network namespace."""
-    pod_mac: str
-    """MAC of the device inside the pod, as "aa:bb:cc:dd:ee:ff"."""
-    host_mac: str
-    """MAC of the host side."""
-    ipv4: IPv4Address | None = None
-    ipv6: IPv6Address | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IpcacheEntry:
-    """Who owns an address or prefix, and behind which node."""
-
-    identity: int
-    tunnel_endpoint: Address | None = None
-    """Node to encapsulate to; None: local, or reached without a tunnel."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapSizes:
-    """Entries of the maps that grow with use. Connection tracking is allocated up front: about 150 bytes per entry."""
-
-    conntrack_tcp: int = 65536
-    conntrack_any: int = 32768
-    nat: int = 65536
-    affinity: int = 65536
-    ipcache: int = 512000
-    fragments: int = 8192
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventCounters:
-    """What the programs of this node wanted to send, since the maps were created."""
-
-    emitted: int
-    """Events offered to a perf ring with a reader: delivered + lost."""
-    ring_full: int
-    """Part of `emitted` that the kernel could not store."""
-    no_reader: int
-    """Events nobody could take: no observer was attached."""
-    failed: int
-    """Events that could not be sent for another reason; 0 unless something is broken."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PacketCounter:
-    """Packets counted by the programs, over all CPUs (spec/events.md, section 14)."""
-
-    reason: int
-    """0 forwarded, 3 arrived, 130 and above: drop reason."""
-    direction: int
-    """1 ingress, 2 egress."""
-    line: int
-    """Of a drop: where it was decided, in `file`."""
-    file: str
-    packets: int
-    bytes: int
+DEFAULT_SIZES: Final = MapSizes()
 
 
 class Datapath:
@@ -225,7 +155,7 @@ class Datapath:
         *,
         netns: str | None = None,
         bpffs: Path = DEFAULT_BPFFS,
-        sizes: MapSizes = MapSizes(),
+        sizes: MapSizes = DEFAULT_SIZES,
         objects: Path = OBJECTS,
     ) -> None:
         """Nothing is touched yet; `objects` is the folder of the built programs."""
@@ -326,13 +256,13 @@ class Datapath:
         ifindex = self._namespace.ifindex(endpoint.ifname)
         if ifindex is None:
             raise BpfError(f"attach endpoint {endpoint.endpoint_id}: device {endpoint.ifname} does not exist")
-        self._forget(endpoint.endpoint_id, keep_ifindex=ifindex, keep_addresses=_addresses(endpoint))
+        self._forget(endpoint.endpoint_id, keep_ifindex=ifindex, keep_addresses=addresses_of(endpoint))
         # The program stands in the array before any packet can look for it, and on the veth last.
-        self._map(maps.INTERFACES).update(ifindex.to_bytes(4, "little"), _interface_info(endpoint))
+        self._map(maps.INTERFACES).update(ifindex.to_bytes(4, "little"), interface_info(endpoint))
         self._map(maps.CALL_POLICY).set_fd(endpoint.endpoint_id, self._program("endpoint_ingress").fd)
         self._map(maps.EGRESSCALL_POLICY).set_fd(endpoint.endpoint_id, self._program("endpoint_egress").fd)
-        for address in _addresses(endpoint):
-            self._map(maps.ENDPOINTS).update(_endpoint_key(address), _endpoint_info(endpoint, ifindex))
+        for address in addresses_of(endpoint):
+            self._map(maps.ENDPOINTS).update(endpoint_key(address), endpoint_info(endpoint, ifindex))
         self._attach(endpoint.ifname, ingress="from_container", egress="to_container")
 
     def detach_endpoint(self, endpoint_id: int) -> None:
@@ -396,7 +326,7 @@ class Datapath:
         None: packets of that family leave as they are. Destinations in `exclude` see the pods' own addresses.
         """
         table = self._map(maps.NOT_MASQUERADED)
-        wanted = {_ipcache_key(prefix) for prefix in exclude}
+        wanted = {ipcache_key(prefix) for prefix in exclude}
         for key in wanted:
             table.update(key, b"\1")
         for key, _ in table.items():
@@ -414,7 +344,7 @@ class Datapath:
         wanted: dict[bytes, bytes] = {}
         for address in addresses:
             for ifindex, mac in self._netdevs.items():
-                wanted.update([_announcement(address, ifindex, mac)])
+                wanted.update([announcement(address, ifindex, mac)])
         for key, value in wanted.items():
             if key not in present or present[key][8:14] != value[8:14]:
                 table.update(key, value)
@@ -432,10 +362,10 @@ class Datapath:
 
     def set_host_addresses(self, addresses: Iterable[Address]) -> None:
         """All addresses of this node that pods may talk to, router addresses included; replaces the earlier set."""
-        wanted = {_endpoint_key(address) for address in addresses}
+        wanted = {endpoint_key(address) for address in addresses}
         table = self._map(maps.ENDPOINTS)
         for key, value in table.items():
-            if _one(value, maps.ENDPOINT_INFO)["flags"] & maps.ENDPOINT_HOST and key not in wanted:
+            if record(value, maps.ENDPOINT_INFO)["flags"] & maps.ENDPOINT_HOST and key not in wanted:
                 table.delete(key)
         info = np.zeros(1, maps.ENDPOINT_INFO)
         info["flags"] = maps.ENDPOINT_HOST
@@ -445,16 +375,16 @@ class Datapath:
 
     def set_ipcache(self, prefix: Prefix | Address, entry: IpcacheEntry) -> None:
         """Say who owns an address or prefix."""
-        self._map(maps.IPCACHE).update(_ipcache_key(ip_network(prefix)), _ipcache_info(entry))
+        self._map(maps.IPCACHE).update(ipcache_key(ip_network(prefix)), ipcache_info(entry))
 
     def delete_ipcache(self, prefix: Prefix | Address) -> None:
         """Forget it; unknown prefixes are fine."""
-        self._map(maps.IPCACHE).delete(_ipcache_key(ip_network(prefix)))
+        self._map(maps.IPCACHE).delete(ipcache_key(ip_network(prefix)))
 
     def sync_ipcache(self, entries: Mapping[Prefix, IpcacheEntry]) -> None:
         """Make the ipcache exactly this, changing only what differs."""
         table = self._map(maps.IPCACHE)
-        wanted = {_ipcache_key(prefix): _ipcache_info(entry) for prefix, entry in entries.items()}
+        wanted = {ipcache_key(prefix): ipcache_info(entry) for prefix, entry in entries.items()}
         present = dict(table.items())
         for key, value in wanted.items():
             if present.get(key) != value:
@@ -464,32 +394,15 @@ class Datapath:
 
     def ipcache(self) -> dict[Prefix, IpcacheEntry]:
         """What the kernel has."""
-        return dict(_ipcache_entry(key, value) for key, value in self._map(maps.IPCACHE).items())
+        return dict(ipcache_entry(key, value) for key, value in self._map(maps.IPCACHE).items())
 
     def event_counters(self) -> EventCounters:
         """Events offered to the perf rings, over all CPUs."""
-        raw = self._map(maps.EVENT_STATS).lookup(ZERO_KEY) or b""
-        per_cpu = np.frombuffer(raw, maps.EVENT_STATS_VALUE)
-        stored, ring_full, no_reader, failed = (
-            int(per_cpu[name].sum()) for name in maps.EVENT_STATS_VALUE.fields or ()
-        )
-        return EventCounters(emitted=stored + ring_full, ring_full=ring_full, no_reader=no_reader, failed=failed)
+        return counting.event_counters(self._map(maps.EVENT_STATS))
 
     def packet_counters(self) -> list[PacketCounter]:
         """Packets forwarded, arrived and dropped, by reason and place."""
-        keys, values = self._map(maps.METRICS).dump()
-        totals = values.view(maps.METRICS_VALUE)
-        return [
-            PacketCounter(
-                reason=int(key["reason"]),
-                direction=int(key["direction"]),
-                line=int(key["line"]),
-                file=maps.DROP_FILES.get(int(key["file"]), ""),
-                packets=int(per_cpu["count"].sum()),
-                bytes=int(per_cpu["bytes"].sum()),
-            )
-            for key, per_cpu in zip(keys.view(maps.METRICS_KEY)[:, 0], totals, strict=True)
-        ]
+        return counting.packet_counters(self._map(maps.METRICS))
 
     def collect_garbage(self) -> int:
         """Remove what has expired of connections, translations and affinities; returns how many entries.
@@ -499,23 +412,8 @@ class Datapath:
         Correctness does not need it (programs ignore expired entries); memory of busy nodes and reports do.
         """
         now_s = int(time.monotonic())
-        removed = 0
-        for name in maps.CONNTRACK:
-            table = self._map(name)
-            keys, values = table.dump()
-            expired = values.view(maps.CT_ENTRY)[:, 0]["lifetime_s"] < now_s
-            removed += self._delete(name, keys[expired])
-        for name, width, tracked in (
-            (maps.NAT4, 4, (maps.CT4_TCP, maps.CT4_ANY)),
-            (maps.NAT6, 16, (maps.CT6_TCP, maps.CT6_ANY)),
-        ):
-            table = self._map(name)
-            keys, values = table.dump()
-            if not len(keys):
-                continue
-            connections = {key.tobytes() for each in tracked for key in self._map(each).dump()[0]}
-            removed += self._delete(name, stale_entries(keys, values, connections, width, now_s))
-        return removed + self._service_maps().forget_clients(now_s)
+        self._require_loaded()
+        return tracking.collect(self._maps, now_s) + self._service_maps().forget_clients(now_s)
 
     def evictions(self) -> dict[str, int]:
         """Entries that full maps have thrown out for newer ones, by map, since the maps were created."""
@@ -523,18 +421,8 @@ class Datapath:
 
     def connections(self) -> set[tuple[Address, Address]]:
         """Who has connections to whom: source and destination of all that have not expired."""
-        now_s = int(time.monotonic())
-        found: set[tuple[Address, Address]] = set()
-        for name in maps.CONNTRACK:
-            family, layout = _CONNTRACK_KEYS[name]
-            keys, values = self._map(name).dump()
-            alive = keys[values.view(maps.CT_ENTRY)[:, 0]["lifetime_s"] >= now_s].view(layout)[:, 0]
-            for pair in {(one["saddr"].tobytes(), one["daddr"].tobytes()) for one in alive}:
-                source, destination = (
-                    IPv4Address(raw) if family == maps.FAMILY_IPV4 else IPv6Address(raw) for raw in pair
-                )
-                found.add((source, destination))
-        return found
+        self._require_loaded()
+        return tracking.connections(self._maps, int(time.monotonic()))
 
     def unload(self) -> None:
         """Take the programs off every device still there and remove the pins: the node is as if never loaded."""
@@ -600,11 +488,6 @@ class Datapath:
 
     # ---- maps ----
 
-    def _delete(self, name: str, keys: U8Array) -> int:
-        removed = self._map(name).delete_many(keys)
-        note_removed(self._map(maps.INSERTS), name, removed)
-        return removed
-
     def _map(self, name: str) -> Map:
         self._require_loaded()
         return self._maps[name]
@@ -624,7 +507,7 @@ class Datapath:
             raise BpfError(f"the datapath of node {self.node} is not loaded: call ensure_loaded() first")
 
     def _config(self) -> Any:
-        return _one(self._map(maps.CONFIG).lookup(ZERO_KEY) or bytes(maps.NODE_CONFIG.itemsize), maps.NODE_CONFIG)
+        return record(self._map(maps.CONFIG).lookup(ZERO_KEY) or bytes(maps.NODE_CONFIG.itemsize), maps.NODE_CONFIG)
 
     def _change_config(self, **changes: Any) -> None:
         config = self._config().copy()
@@ -634,16 +517,16 @@ class Datapath:
 
     def _interfaces(self) -> list[tuple[int, Any]]:
         table = self._map(maps.INTERFACES)
-        return [(int.from_bytes(key, "little"), _one(value, maps.INTERFACE_INFO)) for key, value in table.items()]
+        return [(int.from_bytes(key, "little"), record(value, maps.INTERFACE_INFO)) for key, value in table.items()]
 
     def _forget(
         self, endpoint_id: int, keep_ifindex: int | None = None, keep_addresses: Iterable[Address] = ()
     ) -> None:
         """Remove what the maps have of an endpoint, but not what is about to be written again: no gap in traffic."""
-        keep = {_endpoint_key(address) for address in keep_addresses}
+        keep = {endpoint_key(address) for address in keep_addresses}
         table = self._map(maps.ENDPOINTS)
         for key, value in table.items():
-            info = _one(value, maps.ENDPOINT_INFO)
+            info = record(value, maps.ENDPOINT_INFO)
             if info["endpoint_id"] == endpoint_id and not info["flags"] & maps.ENDPOINT_HOST and key not in keep:
                 table.delete(key)
         for ifindex, info in self._interfaces():
@@ -656,87 +539,3 @@ class Datapath:
         for table in self._maps.values():
             table.close()
         self._programs, self._maps = {}, {}
-
-
-_CONNTRACK_KEYS: Final[dict[str, tuple[int, np.dtype[np.void]]]] = {
-    maps.CT4_TCP: (maps.FAMILY_IPV4, maps.CT4_KEY),
-    maps.CT4_ANY: (maps.FAMILY_IPV4, maps.CT4_KEY),
-    maps.CT6_TCP: (maps.FAMILY_IPV6, maps.CT6_KEY),
-    maps.CT6_ANY: (maps.FAMILY_IPV6, maps.CT6_KEY),
-}
-
-
-def _one(raw: bytes, dtype: np.dtype[np.void]) -> Any:
-    """One record, as numpy shows it."""
-    return np.frombuffer(raw, dtype)[0]
-
-
-def _addresses(endpoint: Endpoint) -> list[Address]:
-    return [address for address in (endpoint.ipv4, endpoint.ipv6) if address is not None]
-
-
-def _endpoint_key(address: Address) -> bytes:
-    key = np.zeros(1, maps.ENDPOINT_KEY)
-    key["ip"] = maps.address_bytes(address)
-    key["family"] = maps.family_of(address)
-    return key.tobytes()
-
-
-def _endpoint_info(endpoint: Endpoint, ifindex: int) -> bytes:
-    info = np.zeros(1, maps.ENDPOINT_INFO)
-    info["ifindex"] = ifindex
-    info["endpoint_id"] = endpoint.endpoint_id
-    info["identity"] = endpoint.identity
-    info["mac"][0, :6] = np.frombuffer(maps.mac_bytes(endpoint.pod_mac), np.uint8)
-    info["host_mac"][0, :6] = np.frombuffer(maps.mac_bytes(endpoint.host_mac), np.uint8)
-    return info.tobytes()
-
-
-def _interface_info(endpoint: Endpoint) -> bytes:
-    info = np.zeros(1, maps.INTERFACE_INFO)
-    info["endpoint_id"] = endpoint.endpoint_id
-    info["identity"] = endpoint.identity
-    if endpoint.ipv4 is not None:
-        info["ip4"] = np.frombuffer(endpoint.ipv4.packed, np.uint8)
-    if endpoint.ipv6 is not None:
-        info["ip6"] = np.frombuffer(endpoint.ipv6.packed, np.uint8)
-    info["mac"] = np.frombuffer(maps.mac_bytes(endpoint.pod_mac), np.uint8)
-    info["host_mac"] = np.frombuffer(maps.mac_bytes(endpoint.host_mac), np.uint8)
-    return info.tobytes()
-
-
-def _announcement(address: Address, ifindex: int, mac: str) -> tuple[bytes, bytes]:
-    key, value = np.zeros(1, maps.ANNOUNCE_KEY), np.zeros(1, maps.ANNOUNCE_VALUE)
-    key["address"] = maps.address_bytes(address)
-    key["ifindex"], key["family"] = ifindex, maps.family_of(address)
-    value["mac"] = np.frombuffer(maps.mac_bytes(mac), np.uint8)
-    return key.tobytes(), value.tobytes()
-
-
-def _ipcache_key(prefix: Prefix) -> bytes:
-    key = np.zeros(1, maps.IPCACHE_KEY)
-    key["prefix_length"] = maps.IPCACHE_STATIC_BITS + prefix.prefixlen
-    key["family"] = maps.family_of(prefix)
-    key["ip"] = maps.address_bytes(prefix.network_address)
-    return key.tobytes()
-
-
-def _ipcache_info(entry: IpcacheEntry) -> bytes:
-    info = np.zeros(1, maps.IPCACHE_INFO)
-    info["identity"] = entry.identity
-    if entry.tunnel_endpoint is not None:
-        info["tunnel_endpoint"] = maps.address_bytes(entry.tunnel_endpoint)
-        ipv6 = maps.IPCACHE_TUNNEL_IPV6 if entry.tunnel_endpoint.version == 6 else 0
-        info["flags"] = maps.IPCACHE_HAS_TUNNEL | ipv6
-    return info.tobytes()
-
-
-def _ipcache_entry(key: bytes, value: bytes) -> tuple[Prefix, IpcacheEntry]:
-    where, info = _one(key, maps.IPCACHE_KEY), _one(value, maps.IPCACHE_INFO)
-    address = maps.address_from(where["ip"], int(where["family"]))
-    prefix = ip_network((address, int(where["prefix_length"]) - maps.IPCACHE_STATIC_BITS))
-    tunnel = None
-    if info["flags"] & maps.IPCACHE_HAS_TUNNEL:
-        family = maps.FAMILY_IPV6 if info["flags"] & maps.IPCACHE_TUNNEL_IPV6 else maps.FAMILY_IPV4
-        tunnel = maps.address_from(info["tunnel_endpoint"], family)
-    return prefix, IpcacheEntry(identity=int(info["identity"]), tunnel_endpoint=tunnel)

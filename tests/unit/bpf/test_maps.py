@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpf import maps
-from bpf.datapath import Aggregation, Datapath, IpcacheEntry, _ipcache_entry, _ipcache_info, _ipcache_key
+from bpf.datapath import Aggregation, Datapath, IpcacheEntry
+from bpf.encoding import ipcache_entry, ipcache_info, ipcache_key
 
 networks = st.one_of(
     st.tuples(st.ip_addresses(v=4), st.integers(0, 32)), st.tuples(st.ip_addresses(v=6), st.integers(0, 128))
@@ -21,11 +22,11 @@ networks = st.one_of(
 @settings(max_examples=100)
 def test_ipcache_entry_survives_the_map(prefix, identity, tunnel) -> None:  # type: ignore[no-untyped-def]
     entry = IpcacheEntry(identity=identity, tunnel_endpoint=tunnel)
-    assert _ipcache_entry(_ipcache_key(prefix), _ipcache_info(entry)) == (prefix, entry)
+    assert ipcache_entry(ipcache_key(prefix), ipcache_info(entry)) == (prefix, entry)
 
 
 def test_ipcache_key_is_as_specified() -> None:
-    key = _ipcache_key(ip_network("10.244.3.0/24"))
+    key = ipcache_key(ip_network("10.244.3.0/24"))
     assert key == bytes([56, 0, 0, 0, 0, 0, 0, 1, 10, 244, 3, 0]) + bytes(12)
 
 
