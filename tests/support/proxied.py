@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from mesh.envoy.matching import NodeView
 from mesh.envoy.node import EnvoyNode
+from mesh.envoy.process import forget_memory
 from mesh.records import Records
 from tests.support.testnet import inside
 from tests.support.waiting import eventually
@@ -90,6 +91,7 @@ class EnvoyHost:
         if pid:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        forget_memory(self.folder)
         self._socket.close()
 
 
