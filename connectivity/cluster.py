@@ -7,7 +7,6 @@ Elsewhere: lab/ runs the cluster; actions.py makes parties act.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bpf.datapath import Aggregation
+from cli.mesh.place import Place as Files
+from cli.mesh.settling import await_agents
 from lab.execute import node_place, outside_place, pod_place, running_state
 from lab.linux import Place
 from lab.rundir import RunDir
@@ -209,26 +210,4 @@ class ClusterView:
 
     def settle(self, timeout_s: float) -> None:
         """Wait until every agent has done what the store says. Raises: Failure."""
-        # Controllers follow with changes of their own; a revision that stays is one that everybody has seen.
-        deadline = time.monotonic() + timeout_s
-        revision, since = -1, time.monotonic()
-        while True:
-            newest = self.store.changes(0).revision
-            if newest != revision:
-                revision, since = newest, time.monotonic()
-            behind = [node.name for node in self.nodes() if self._done(node.name) < revision]
-            if not behind and time.monotonic() - since > 2 * POLL_S:
-                return
-            if time.monotonic() > deadline:
-                raise Failure(f"agent of {', '.join(behind)} does not follow the store; see its log in {self._logs}")
-            time.sleep(POLL_S)
-
-    @property
-    def _logs(self) -> Path:
-        return self.run_dir.logs
-
-    def _done(self, node: str) -> int:
-        try:
-            return int(json.loads((self.run_dir.node(node) / "agent.json").read_text())["revision"])
-        except (OSError, ValueError, KeyError):
-            return -1
+        await_agents(Files(self.run_dir.store, self.run_dir.path), self.store, timeout_s)
