@@ -108,7 +108,7 @@ def flow_problems(expected: Expectation, attempt: Attempt, flows: Iterable[Flow]
     mine = [flow for flow in around if _belongs(flow, attempt)]
     if expected.result in (Result.DROPPED, Result.NOT_BALANCED):
         return problems + _drop_problems(expected, mine)
-    if drops := [flow for flow in mine if flow.verdict == flow_pb2.DROPPED and not flow.HasField("l7")]:
+    if drops := [flow for flow in mine if flow.verdict == flow_pb2.DROPPED and _is_surely_its(flow, attempt)]:
         problems.append(f"dropped, which must not be: {_drop_text(drops[0])}")
     problems += _tcp_problems(attempt, mine) if attempt.protocol == "tcp" else _echo_problems(attempt, mine)
     return problems + (_http_problems(expected, attempt, around) if expected.http else [])
@@ -127,6 +127,11 @@ def _belongs(flow: Flow, attempt: Attempt) -> bool:
     if attempt.port_kept:
         return attempt.port in (tcp.source_port, tcp.destination_port)
     return flow.l4.HasField("TCP") and bool({source, destination} & attempt.peers)
+
+
+def _is_surely_its(flow: Flow, attempt: Attempt) -> bool:
+    """Whether nobody else can have sent it: others ask the same peers at the same time."""
+    return attempt.port_kept or bool({flow.IP.source, flow.IP.destination} & attempt.client)
 
 
 def _dns_problems(expected: Expectation, attempt: Attempt, flows: Sequence[Flow]) -> list[str]:

@@ -77,6 +77,16 @@ def test_a_drop_of_an_allowed_request_is_a_problem() -> None:
     assert "POLICY_DENIED" in found
 
 
+def test_a_drop_of_somebody_else_who_asks_the_same_peer_is_none_of_this() -> None:
+    behind_a_node_port = replace(ATTEMPT, port_kept=False)
+    drop = packet("SYN", drop_reason_desc=flow_pb2.POLICY_DENIED)
+    drop.verdict = flow_pb2.DROPPED
+    drop.IP.source = "192.0.2.2"
+    assert flow_problems(OK, behind_a_node_port, [*WHOLE, drop]) == []
+    drop.IP.source = CLIENT
+    assert len(flow_problems(OK, behind_a_node_port, [*WHOLE, drop])) == 1
+
+
 def test_a_drop_needs_its_reason_and_its_side() -> None:
     drop = packet("SYN", drop_reason_desc=flow_pb2.POLICY_DENIED, traffic_direction=flow_pb2.INGRESS)
     drop.verdict = flow_pb2.DROPPED
