@@ -50,9 +50,13 @@ def reconcile(resources: Sequence[Resource], cluster_name: str = "default", now:
     for deployment in cluster.deployments():
         _scale(cluster, deployment)
     _place_pods(cluster)
+    known = cluster.identities()
     for pod in cluster.pods():
         labels = identities.security_labels(pod, cluster.namespace(pod.namespace), cluster_name)
-        cluster.put(identities.allocate(labels, cluster.identities()))
+        identity = identities.allocate(labels, known)
+        if identity.key not in cluster.resources:
+            cluster.put(identity)
+            known.append(identity)
     services.assign(cluster)
     envoyconfig.reconcile(cluster)
     return cluster.update()

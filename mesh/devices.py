@@ -72,11 +72,8 @@ class NodeDevices:
             raise Failure(f"cannot prepare the devices of node {node.name}: {error}") from error
 
     def links(self) -> dict[int, str]:
-        """Names of all devices by ifindex."""
-        return self._thread.submit(self._links).result()
-
-    def _links(self) -> dict[int, str]:
-        return {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in self._ip.get_links()}
+        """Names of all devices by ifindex. By libc, for it is asked in each round: pyroute2 takes 0.3 ms a device."""
+        return dict(socket.if_nameindex())
 
     def _make(self, node: Node, uplink: str) -> None:
         mtu = self._mtu(uplink)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
 from bpf.datapath import Endpoint, IpcacheEntry, Prefix
-from mesh import identities, knowledge
+from mesh import identities, ipam, knowledge
 from mesh.envoy.matching import NodeView
 from mesh.policy.node import Outcome
 from mesh.resources import Pod
@@ -46,7 +46,7 @@ def ipcache_entries(state: Iterable[Mapping[str, Any]], own: Iterable[str]) -> d
             continue
         host = one.get("host_ip")
         tunnel = ip_address(host) if host and host not in here else None
-        entries[ip_network(one["prefix"])] = IpcacheEntry(identity=one["identity"], tunnel_endpoint=tunnel)
+        entries[ipam.network_of(one["prefix"])] = IpcacheEntry(identity=one["identity"], tunnel_endpoint=tunnel)
     return entries
 
 
@@ -59,7 +59,7 @@ def node_view(ipcache: Iterable[Mapping[str, Any]], endpoints: Mapping[int, Endp
             for address in (endpoints[number].ipv4, endpoints[number].ipv6)
             if address is not None and view
         },
-        {ip_network(one["prefix"]): one["identity"] for one in ipcache},
+        {ipam.network_of(one["prefix"]): one["identity"] for one in ipcache},
     )
 
 

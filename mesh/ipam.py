@@ -11,6 +11,7 @@ router address, the last one that a /24 can use its ingress address; a pod has t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -83,6 +84,12 @@ def free_service_addresses(name: str, families: Iterable[int], used: Collection[
         if not any(address in used for address in addresses):
             return addresses
     raise Failure(f"no address is free for service {name} in {SERVICE_CIDRS[0]}; delete services")
+
+
+@lru_cache(maxsize=65_536)
+def network_of(text: str) -> IPv4Network | IPv6Network:
+    """A prefix, or an address as one; read once, because the same ones come in each round."""
+    return ip_network(text)
 
 
 def is_ipv4(address: str) -> bool:

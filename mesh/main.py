@@ -357,7 +357,9 @@ class Agent:
         """state.json: the cluster, which rules stand behind verdicts, and who names and prefixes are."""
         assert self._base is not None
         state = dict(self._base)
-        self._taken = {ip_network(one["prefix"]) for one in state["ipcache"] if one["identity"] != identities.WORLD}
+        self._taken = {
+            ipam.network_of(one["prefix"]) for one in state["ipcache"] if one["identity"] != identities.WORLD
+        }
         state["local_endpoints"] = [self._describe_endpoint(one) for one in state["local_endpoints"]]
         numbers = set(decided.ipcache.values())
         state["identities"] = state["identities"] + [
@@ -365,7 +367,7 @@ class Agent:
         ]
         # Who lives at an address is stronger than what a policy calls it.
         free = {prefix: number for prefix, number in decided.ipcache.items() if prefix not in self._taken}
-        known = [one for one in state["ipcache"] if ip_network(one["prefix"]) not in free]
+        known = [one for one in state["ipcache"] if ipam.network_of(one["prefix"]) not in free]
         state["ipcache"] = known + [{"prefix": str(prefix), "identity": number} for prefix, number in free.items()]
         return state
 
