@@ -8,7 +8,7 @@ Elsewhere: bpf/ redirects; mesh/policy/ compiles rules; observer/ turns records 
     udp.py, tcp.py    clients and servers by each protocol
     judge.py     who may ask what; patterns.py compares names
     wire.py, answers.py    messages
-    learning.py  tells the agent what was learned; the agent's side is keeper.py, which starts the process
+    link.py      tells the agent what was learned; the agent's side is keeper.py, which starts the process
     names.py     addresses of names, with their lifetimes; owned by the agent
-    records.py   access-log records for the observer
+    flows.py     access-log records for the observer
 """

@@ -116,14 +116,12 @@ def compare(lab: Lab, client: str, ways: dict[str, str]) -> dict[str, object]:
     for _ in range(ROUNDS):
         for way, url in ways.items():
             if way == "one":
-                lab.mesh("apply", "-f", "-", text=POLICY)
-                settle(lab)
+                lab.mesh("apply", "--wait", "-f", "-", text=POLICY)
             before = busy_s()
             told[way].append(wrk(client, url, connections=CONNECTIONS, seconds=RUN_S))
             cost[way].append((busy_s() - before) / max(told[way][-1].requests, 1) * 1e6)
             if way == "one":
-                lab.mesh("delete", "-f", "-", text=POLICY)
-                settle(lab)
+                lab.mesh("delete", "--wait", "-f", "-", text=POLICY)
     rate = {way: statistics.median(one.requests_per_s for one in each) for way, each in told.items()}
     figures: dict[str, object] = {
         "one_envoy_to_two_ratio": round(rate["one"] / rate["two"], 3),
@@ -149,8 +147,7 @@ def busy_s() -> float:
 
 def accounts(lab: Lab, client: dict[str, Any], url: str) -> dict[str, object]:
     """A second of requests, and the flows of them."""
-    lab.mesh("apply", "-f", "-", text=POLICY)
-    settle(lab)
+    lab.mesh("apply", "--wait", "-f", "-", text=POLICY)
     since = f"{time.time():.3f}"
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(float(since))) + f".{since.partition('.')[2]}Z"
     told = wrk(client["netns"], url, connections=4, seconds=1)
@@ -168,27 +165,11 @@ def accounts(lab: Lab, client: dict[str, Any], url: str) -> dict[str, object]:
     }
 
 
-def settle(lab: Lab) -> None:
-    """Until every agent has done what the store says."""
-    from mesh.store import SqliteStore
-
-    store = SqliteStore(lab.run_dir / "store")
-    wanted = store.changes(0).revision
-    store.close()
-    deadline = time.monotonic() + PATIENCE_S
-    names = [node["name"] for node in lab.state["nodes"]]
-    while any(json.loads((lab.run_dir / name / "agent.json").read_text())["revision"] < wanted for name in names):
-        if time.monotonic() > deadline:
-            raise RuntimeError("an agent does not follow")
-        time.sleep(0.01)
-
-
 def times_to_answer(lab: Lab) -> dict[str, object]:
     """From the start of `mesh apply`, and from its end, to the first correct answer."""
     walk = MANIFESTS / "walk"
     for name in ("kind-lb-cm.yaml", "foo-bar-apps.yaml"):
-        lab.mesh("apply", "-f", str(walk / name))
-    settle(lab)
+        lab.mesh("apply", "--wait", "-f", str(walk / name))
     time.sleep(3)
     client = lab.pod("client2")["netns"]
     ingress = answer_times(

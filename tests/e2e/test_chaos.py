@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from cli.mesh.place import Place
+from cli.mesh.settling import await_agents
 from connectivity import prober
 from mesh.resources import Service
 from mesh.store import SqliteStore
@@ -45,7 +47,7 @@ def test_chaos_of_agents_that_die_in_the_middle_of_changes(lab: Lab, kills: int)
     chance = random.Random(seed)
     near, far = lab.pod("echo-same-node"), lab.pod("echo-other-node")
     mesh(lab, "apply", 0)
-    await_agents(lab)
+    settle(lab)
     try:
         with (
             probing(lab, "client2", "hold", near) as same_node,
@@ -60,10 +62,10 @@ def test_chaos_of_agents_that_die_in_the_middle_of_changes(lab: Lab, kills: int)
                 mesh(lab, "apply", number)
                 time.sleep(chance.uniform(0, 0.15))
                 kill_agent(lab, node)
-                await_agents(lab)
+                settle(lab)
     finally:
         mesh(lab, "delete", 0)
-        await_agents(lab)
+        settle(lab)
     told = {
         "seed": seed,
         "same": same_node,
@@ -110,24 +112,13 @@ def kill_agent(lab: Lab, node: str) -> None:
         os.kill(agent["pid"], signal.SIGKILL)
 
 
-def await_agents(lab: Lab) -> None:
-    """Until every agent runs and has done what the store says."""
+def settle(lab: Lab) -> None:
+    """Until every agent has done what the store says."""
     store = SqliteStore(lab.run_dir / "store")
     try:
-        wanted = store.changes(0).revision
+        await_agents(Place(lab.run_dir / "store", lab.run_dir), store, BACK_S)
     finally:
         store.close()
-    deadline = time.monotonic() + BACK_S
-    nodes = [one["name"] for one in lab.status()["nodes"]]
-    while any(reached(lab, node) < wanted for node in nodes):
-        assert time.monotonic() < deadline, "an agent does not come back"
-        time.sleep(0.05)
-
-
-def reached(lab: Lab, node: str) -> int:
-    """The revision that a node's agent has seen to."""
-    done: dict[str, Any] = json.loads((lab.run_dir / node / "agent.json").read_text())
-    return int(done["revision"])
 
 
 @contextmanager
