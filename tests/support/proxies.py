@@ -99,13 +99,11 @@ class TcpProxy:
 
     def die(self) -> None:
         """Close everything, as the kernel does when a process ends."""
-        assert self._listener is not None
-        for sock in (self._listener, *self._open):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-        if self._accepting is not None:
-            self._accepting.join()
+        assert self._listener is not None and self._accepting is not None
+        _end(self._listener)
+        self._accepting.join()
+        for sock in self._open:
+            _end(sock)
         self._listener = None
         self._open.clear()
 
@@ -114,8 +112,8 @@ class TcpProxy:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        # What ends by itself may do so, with all its packets.
-        for thread in self._serving:
+        # What ends by itself may do so, with all its packets; a copy, because a late client may still be accepted.
+        for thread in tuple(self._serving):
             thread.join(0.2)
         if self._listener is not None:
             self.die()
@@ -130,8 +128,8 @@ class TcpProxy:
                 return
             self._open.append(client)
             thread = Thread(target=self._serve, args=(client,), daemon=True)
-            self._serving.append(thread)
             thread.start()
+            self._serving.append(thread)
 
     def _serve(self, client: socket.socket) -> None:
         try:
@@ -152,6 +150,12 @@ class TcpProxy:
             back.start()
             _pump(client, server)
             back.join()
+
+
+def _end(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
