@@ -99,7 +99,8 @@ class TcpProxy:
 
     def die(self) -> None:
         """Close everything, as the kernel does when a process ends."""
-        assert self._listener is not None and self._accepting is not None
+        assert self._listener is not None
+        assert self._accepting is not None
         _end(self._listener)
         self._accepting.join()
         for sock in self._open:
