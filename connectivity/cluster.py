@@ -21,7 +21,8 @@ from cli.mesh.settling import await_agents
 from lab.execute import node_place, outside_place, pod_place, running_state
 from lab.linux import Place
 from lab.rundir import RunDir
-from mesh.resources import Key, Resource, Service
+from mesh.resources.base import Key, Resource
+from mesh.resources.services import Service
 from mesh.store import SqliteStore
 from service.failure import Failure
 

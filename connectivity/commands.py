@@ -22,7 +22,7 @@ from connectivity.telescope import Telescope
 from connectivity.witness import Witness
 from flowscope import Client, FlowscopeError
 from lab.options import DEMO
-from mesh.resources import parse_manifests
+from mesh.resources.manifests import parse_manifests
 from service.failure import Failure
 
 

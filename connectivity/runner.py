@@ -21,7 +21,9 @@ from connectivity.suite import Action, Test
 from connectivity.telescope import Telescope
 from connectivity.verdicts import client_problems, flow_problems
 from connectivity.witness import Witness
-from mesh.resources import InvalidResource, Resource, parse_manifests
+from mesh.resources.base import Resource
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.mistakes import InvalidResource
 from service.failure import Failure
 
 POLICIES: Final = Path(__file__).parent / "policies"

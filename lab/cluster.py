@@ -15,19 +15,10 @@ import yaml
 from pydantic import Field, ValidationError
 
 from mesh.ipam import CLUSTER_CIDRS, SERVICE_CIDRS, pod_cidrs
-from mesh.resources import (
-    DnsLabel,
-    InvalidResource,
-    Labels,
-    Metadata,
-    Model,
-    Node,
-    NodeAddress,
-    NodeSpec,
-    NodeStatus,
-    Taint,
-    first_error,
-)
+from mesh.resources.base import Metadata, Model
+from mesh.resources.cluster import Node, NodeAddress, NodeSpec, NodeStatus, Taint
+from mesh.resources.fields import DnsLabel, Labels
+from mesh.resources.mistakes import InvalidResource, first_error
 from service.failure import Failure
 
 NODE_NETWORKS: Final[tuple[IPv4Network | IPv6Network, ...]] = (

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from lab.options import SOURCE_ROOT
-from mesh.resources import Container, InvalidResource, Pod, Resource
+from mesh.resources.base import Resource
+from mesh.resources.mistakes import InvalidResource
+from mesh.resources.pods import Container, Pod
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ from lab.rundir import RunDir
 from mesh import ipam
 from mesh.devices import VXLAN_OVERHEAD, set_sysctl
 from mesh.names import interface_name, mac_address
-from mesh.resources import Node, Pod, PodNetwork
+from mesh.resources.cluster import Node
+from mesh.resources.pods import Pod, PodNetwork
 from service.failure import Failure
 
 BRIDGE: Final = "kind"

@@ -24,7 +24,10 @@ from lab.process import Process, Program
 from lab.rundir import MARK, RunDir
 from mesh.backends import Directory
 from mesh.ipam import is_ipv4
-from mesh.resources import Node, Pod, PodNetwork, Resource, Service, changed
+from mesh.resources.base import Resource, changed
+from mesh.resources.cluster import Node
+from mesh.resources.pods import Pod, PodNetwork
+from mesh.resources.services import Service
 from mesh.store import Store, Update
 
 CAUGHT_UP_S: Final = 2.0

@@ -37,7 +37,11 @@ from lab.process import Process, Program, flowscope
 from lab.rundir import MARK, RunDir
 from mesh.controller import DEFAULT_NAMESPACES, workload
 from mesh.leader import Lock, decide
-from mesh.resources import InvalidResource, Metadata, Namespace, Node, Pod, Resource, Service
+from mesh.resources.base import Metadata, Resource
+from mesh.resources.cluster import Namespace, Node
+from mesh.resources.mistakes import InvalidResource
+from mesh.resources.pods import Pod
+from mesh.resources.services import Service
 from mesh.services.kinds import METALLB
 from mesh.store import SqliteStore
 from service.failure import Failure

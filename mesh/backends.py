@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mesh.ipam import is_ipv4
-from mesh.resources import Pod, Resource, Service, ServicePort
+from mesh.resources.base import Resource
+from mesh.resources.pods import Pod
+from mesh.resources.services import Service, ServicePort
 from mesh.services.kinds import EndpointPort, Endpoints, EndpointSlice
 
 

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mesh.resources import CiliumIdentity, Deployment, Key, Namespace, Node, Pod, Resource, Service, told_to_go
+from mesh.resources.base import Key, Resource
+from mesh.resources.cluster import CiliumIdentity, Namespace, Node
+from mesh.resources.deployments import Deployment
+from mesh.resources.pods import Pod, told_to_go
+from mesh.resources.services import Service
 from mesh.store import Update
 
 

@@ -18,18 +18,10 @@ from mesh.cluster import Cluster
 from mesh.envoyconfig import status as envoyconfig
 from mesh.gateway import controller as gateway
 from mesh.ingress import controller as ingress
-from mesh.resources import (
-    Deployment,
-    Metadata,
-    Namespace,
-    Node,
-    OwnerReference,
-    Pod,
-    PodIp,
-    PodStatus,
-    Resource,
-    changed,
-)
+from mesh.resources.base import Metadata, OwnerReference, Resource, changed
+from mesh.resources.cluster import Namespace, Node
+from mesh.resources.deployments import Deployment
+from mesh.resources.pods import Pod, PodIp, PodStatus
 from mesh.services import assigning as services
 from mesh.store import Update
 

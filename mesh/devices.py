@@ -20,7 +20,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from mesh import ipam
-from mesh.resources import Node
+from mesh.resources.cluster import Node
 from service.failure import Failure
 
 HOST_DEVICE: Final = "cilium_host"

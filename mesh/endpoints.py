@@ -16,7 +16,7 @@ from bpf.datapath import Endpoint, IpcacheEntry, Prefix
 from mesh import identities, ipam, knowledge
 from mesh.envoy.matching import NodeView
 from mesh.policy.node import Outcome
-from mesh.resources import Pod
+from mesh.resources.pods import Pod
 
 MAX_ENDPOINT_ID: Final = 65535
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from mesh.resources import CiliumIdentity, Metadata, Namespace, Pod
+from mesh.resources.base import Metadata
+from mesh.resources.cluster import CiliumIdentity, Namespace
+from mesh.resources.pods import Pod
 from service.failure import Failure
 
 UNKNOWN: Final = 0

@@ -15,7 +15,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 
-from mesh.resources import Node
+from mesh.resources.cluster import Node
 from service.failure import Failure
 
 CLUSTER_CIDRS: Final[tuple[IPv4Network, IPv6Network]] = (IPv4Network("10.244.0.0/16"), IPv6Network("fd00:10:244::/48"))

@@ -13,7 +13,8 @@ from typing import Any, Final
 from mesh import identities, ipam
 from mesh.cluster import Cluster
 from mesh.controller import workload
-from mesh.resources import Namespace, Node, Pod
+from mesh.resources.cluster import Namespace, Node
+from mesh.resources.pods import Pod
 from mesh.services.frontends import Named
 
 HOST_ENDPOINT_ID: Final = 1

@@ -21,7 +21,7 @@ from typing import Final
 import structlog
 
 from mesh.controller import reconcile
-from mesh.resources import timestamp
+from mesh.resources.base import timestamp
 from mesh.store import Store, Update
 from service.failure import Failure
 

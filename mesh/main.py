@@ -42,7 +42,8 @@ from mesh.policy.node import NodePolicies, Outcome, named_ports
 from mesh.policy.ports import ProxyPorts
 from mesh.records import Records
 from mesh.report import AgentReport
-from mesh.resources import Key, Node
+from mesh.resources.base import Key
+from mesh.resources.cluster import Node
 from mesh.services.node import NodeServices, outside_endpoints
 from mesh.sockets import cgroups, serve_sockets
 from mesh.store import SqliteStore, Store

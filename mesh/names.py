@@ -14,7 +14,7 @@ import hashlib
 import json
 from typing import Final
 
-from mesh.resources import Deployment
+from mesh.resources.deployments import Deployment
 
 ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 """No vowels and nothing that looks like another character (Kubernetes, util/rand)."""

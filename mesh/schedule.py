@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mesh.resources import LabelSelector, Node, Pod, PodAffinityTerm, Requirement, Taint
+from mesh.resources.cluster import Node, Taint
+from mesh.resources.pods import Pod, PodAffinityTerm
+from mesh.resources.selectors import LabelSelector, Requirement
 
 
 def choose_node(pod: Pod, nodes: Sequence[Node], pods: Sequence[Pod]) -> Node | None:

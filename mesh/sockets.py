@@ -16,7 +16,7 @@ from bpf.datapath import Datapath
 from bpf.loader import BpfError
 from bpf.sockets import cgroup_mount
 from mesh.config import AgentConfig
-from mesh.resources import Node
+from mesh.resources.cluster import Node
 
 log: Final = structlog.get_logger(component="services")
 

@@ -2,7 +2,7 @@
 
 In:        resources from `apply` and from controllers.
 Out:       lists, and a watch that wakes every process when something changed.
-Elsewhere: resources.py says what a resource is; etcd and the Kubernetes API will be other implementations of `Store`.
+Elsewhere: resources/ says what a resource is; etcd and the Kubernetes API will be other implementations of `Store`.
 
 SQLite in one folder: `resources.db` and `bell`. SQLite cannot wake other processes, so whoever commits touches the
 bell, and watchers wait for that with inotify: a change arrives within milliseconds and an idle watcher costs nothing.
@@ -23,17 +23,11 @@ from typing import Any, Final, Protocol
 import sqlalchemy as sa
 
 from mesh.inotify import CLOSED_AFTER_WRITING, Inotify
-from mesh.resources import (
-    Deployment,
-    Key,
-    Pod,
-    Resource,
-    Service,
-    changed,
-    parse_manifest,
-    timestamp,
-    told_to_go,
-)
+from mesh.resources.base import Key, Resource, changed, timestamp
+from mesh.resources.deployments import Deployment
+from mesh.resources.manifests import parse_manifest
+from mesh.resources.pods import Pod, told_to_go
+from mesh.resources.services import Service
 from service.failure import Failure
 
 RECHECK_S: Final = 2.0

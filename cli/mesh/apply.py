@@ -17,8 +17,11 @@ from cli.mesh.place import find_place, opened
 from cli.mesh.selector import parse_selector
 from cli.mesh.settling import await_agents
 from mesh.controller import DEFAULT_NAMESPACES, reconcile
-from mesh.policy.documents import policies_among
-from mesh.resources import Key, Pod, Resource, Service, known_kinds
+from mesh.policy.documents.kinds import policies_among
+from mesh.resources.base import Key, Resource
+from mesh.resources.kinds import known_kinds
+from mesh.resources.pods import Pod
+from mesh.resources.services import Service
 from mesh.store import SqliteStore, merge
 from service.failure import Failure, Failures
 

@@ -11,7 +11,12 @@ from typing import Final
 
 from cli.mesh.view import NONE, View, field, listed
 from cli.version import package_version
-from mesh.resources import Deployment, LabelSelector, Node, Pod, Resource, Service
+from mesh.resources.base import Resource
+from mesh.resources.cluster import Node
+from mesh.resources.deployments import Deployment
+from mesh.resources.pods import Pod
+from mesh.resources.selectors import LabelSelector
+from mesh.resources.services import Service
 from mesh.services.pools import CONFLICT
 
 _ROLE: Final = "node-role.kubernetes.io/"

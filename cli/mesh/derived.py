@@ -15,7 +15,7 @@ from cli.mesh.view import View
 from mesh import names
 from mesh.backends import Directory
 from mesh.controller import HASH_LABEL
-from mesh.resources import Key, Metadata, OwnerReference, Resource
+from mesh.resources.base import Key, Metadata, OwnerReference, Resource
 from mesh.services.kinds import EndpointAddress, EndpointPort, Endpoints, EndpointSubset
 
 

@@ -16,7 +16,7 @@ from cli.mesh.place import find_place, opened
 from cli.mesh.told import facts_about
 from cli.mesh.view import NONE, View
 from cli.output import write
-from mesh.resources import Resource
+from mesh.resources.base import Resource
 from service.failure import Failures
 
 _WIDTH: Final = 14

@@ -22,7 +22,7 @@ from cli.mesh.place import Place
 from cli.mesh.view import View
 from mesh.ipam import is_ipv4
 from mesh.report import ALIVE_S
-from mesh.resources import Node
+from mesh.resources.cluster import Node
 from proto.observer import observer_pb2
 from rpc.client import Channel
 from rpc.status import RpcError

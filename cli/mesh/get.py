@@ -22,7 +22,8 @@ from cli.mesh.selector import parse_selector
 from cli.mesh.view import View
 from cli.output import write
 from cli.table import lines_of, widths_of
-from mesh.resources import Key, LabelSelector, Resource
+from mesh.resources.base import Key, Resource
+from mesh.resources.selectors import LabelSelector
 from mesh.store import Store
 from service.failure import Failure, Failures
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from cli.mesh.view import View
 from mesh.gateway.documents import AnyRoute
 from mesh.ingress.documents import Ingress
-from mesh.resources import Condition
+from mesh.resources.base import Condition
 
 
 def ingress_class(one: Ingress, _view: View) -> str:

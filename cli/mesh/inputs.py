@@ -2,7 +2,7 @@
 
 In:        what stands behind -f.
 Out:       resources with where they stand; or everything that is wrong with them, in one Failure.
-Elsewhere: mesh/resources.py checks single documents; apply.py gives them to the store.
+Elsewhere: mesh/resources/ checks single documents; apply.py gives them to the store.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import Final
 
 from mesh.controller import missing_namespaces
 from mesh.envoyconfig import validation
-from mesh.resources import InvalidResource, Key, Resource, known_kinds, manifests_of, parse_manifest, unknown_kind
+from mesh.resources.base import Key, Resource
+from mesh.resources.kinds import known_kinds, unknown_kind
+from mesh.resources.manifests import manifests_of, parse_manifest
+from mesh.resources.mistakes import InvalidResource
 from mesh.services.admission import refusals
 from service.failure import Failure, Failures
 

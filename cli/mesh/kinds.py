@@ -2,7 +2,7 @@
 
 In:        nothing; a table.
 Out:       KINDS, and `find_kinds`, which understands `po`, `pods`, `Pod`, `deploy,svc` and `all`.
-Elsewhere: mesh/resources.py has the kinds' fields; get.py prints.
+Elsewhere: mesh/resources/ has the kinds' fields; get.py prints.
 
 A kind that has no entry here is shown by name and age. To show more of it, add an entry:
 
@@ -22,7 +22,8 @@ from typing import Any, Final
 
 from cli.mesh import cells, derived, ingress
 from cli.mesh.view import NONE, View, as_labels, listed
-from mesh.resources import Resource, known_kinds
+from mesh.resources.base import Resource
+from mesh.resources.kinds import known_kinds
 from service.failure import Failure
 
 
@@ -52,7 +53,7 @@ class Shown:
     derive: Callable[[View], list[Resource]] | None = None
     """What there is of it besides what is stored, because it follows from other resources."""
     api_version: str = ""
-    """Of kinds that nobody stores; the others are in mesh.resources.known_kinds()."""
+    """Of kinds that nobody stores; the others are in mesh.resources.kinds.known_kinds()."""
     namespaced: bool = True
     """The same."""
 

@@ -11,7 +11,8 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from mesh.resources import LabelSelector, Requirement, first_error
+from mesh.resources.mistakes import first_error
+from mesh.resources.selectors import LabelSelector, Requirement
 from service.failure import Failure
 
 _TERM: Final = re.compile(

@@ -11,7 +11,7 @@ import time
 from typing import Final
 
 from cli.mesh.place import Place
-from mesh.resources import Node
+from mesh.resources.cluster import Node
 from mesh.store import Store
 from service.failure import Failure
 

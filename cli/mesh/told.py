@@ -14,10 +14,14 @@ from cli.mesh import cells
 from cli.mesh.view import View, field, listed
 from mesh import identities
 from mesh.backends import Directory
-from mesh.policy.documents import PolicyDocument, policies_among
+from mesh.policy.documents.kinds import PolicyDocument, policies_among
 from mesh.policy.peers import Identity
 from mesh.policy.translate import Context, rules_of
-from mesh.resources import CiliumIdentity, Deployment, Node, Pod, Resource, Service
+from mesh.resources.base import Resource
+from mesh.resources.cluster import CiliumIdentity, Node
+from mesh.resources.deployments import Deployment
+from mesh.resources.pods import Pod
+from mesh.resources.services import Service
 
 Fact = tuple[str, str | Sequence[str]]
 

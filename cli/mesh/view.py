@@ -16,7 +16,9 @@ from typing import Any, Final
 from cli.mesh.place import Place
 from mesh.cluster import Cluster
 from mesh.controller import workload
-from mesh.resources import TIME_FORMAT, Deployment, Pod, Resource
+from mesh.resources.base import TIME_FORMAT, Resource
+from mesh.resources.deployments import Deployment
+from mesh.resources.pods import Pod
 
 NONE: Final = "<none>"
 UNKNOWN: Final = "<unknown>"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from connectivity.cluster import NAMESPACE, OTHER_NAMESPACE, ClusterView, Party, Target
-from mesh.resources import Service
+from mesh.resources.services import Service
 
 Pairs = Iterator[tuple[Party, Target]]
 ECHO_PORT = 8080

@@ -32,7 +32,9 @@ from mesh.dns.wire import (
     pack_txt,
     unpack_name,
 )
-from mesh.resources import Namespace, Resource, Service
+from mesh.resources.base import Resource
+from mesh.resources.cluster import Namespace
+from mesh.resources.services import Service
 
 ZONE: Final = "cluster.local"
 TTL_S: Final = 30

@@ -29,7 +29,7 @@ from mesh.dns.names import Address, InUse, Limits, Names
 from mesh.dns.patterns import selectors_of
 from mesh.dns.words import WORDS_VERSION
 from mesh.files import write_atomically
-from mesh.policy.documents import Network
+from mesh.policy.documents.fields import Network
 from service.failure import Failure
 
 OBEY_S: Final = 3.0

@@ -2,7 +2,7 @@
 
 In:        dns rules and toFQDNs selectors: an exact name, or a pattern with `*`.
 Out:       whether a name is meant.
-Elsewhere: documents.py of mesh/policy checks how rules are written. Source: spec/policy.md section 4.
+Elsewhere: mesh/policy/documents/layer7.py checks how rules are written. Source: spec/policy.md section 4.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import re2
 
-from mesh.policy.documents import Network, is_inside
+from mesh.policy.documents.fields import Network, is_inside
 from mesh.policy.rules import TCP, HeaderMatch, HttpMatch, L7Match, ServerName
 from mesh.policy.view import Allowed, ProxyPort, ProxyView
 

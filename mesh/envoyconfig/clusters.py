@@ -18,7 +18,8 @@ from mesh.backends import Directory
 from mesh.envoyconfig import messages
 from mesh.envoyconfig.listeners import MARK_UPSTREAM, Place, mark_option
 from mesh.ipam import is_ipv4
-from mesh.resources import Resource, Service, ServicePort
+from mesh.resources.base import Resource
+from mesh.resources.services import Service, ServicePort
 
 PLENTY: Final = 1 << 20
 """Limits of circuit breakers that nobody has set; Envoy's own (1024) are low for a proxy that a whole node shares."""

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field
 
 from mesh.envoyconfig import messages
-from mesh.resources import Condition, DnsLabel, DnsName, Kind, LabelSelector, Model, Port, Resource
+from mesh.resources.base import Condition, Kind, Model, Resource
+from mesh.resources.fields import DnsLabel, DnsName, Port
+from mesh.resources.selectors import LabelSelector
 
 MAX_RESOURCES: Final = 1000
 

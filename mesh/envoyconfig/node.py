@@ -23,7 +23,9 @@ from mesh.envoy.node import EnvoyNode, Extra
 from mesh.envoyconfig import messages
 from mesh.envoyconfig.listeners import Place
 from mesh.envoyconfig.translate import Translation, translate
-from mesh.resources import Key, Node, Service
+from mesh.resources.base import Key
+from mesh.resources.cluster import Node
+from mesh.resources.services import Service
 
 log: Final = structlog.get_logger(component="envoyconfig")
 

@@ -11,7 +11,8 @@ from mesh.cluster import Cluster
 from mesh.envoyconfig.documents import EnvoyConfig, EnvoyConfigStatus
 from mesh.envoyconfig.translate import selects, translate
 from mesh.envoyconfig.validation import nowhere
-from mesh.resources import Condition, Key, Node, changed
+from mesh.resources.base import Condition, Key, changed
+from mesh.resources.cluster import Node
 
 
 def reconcile(cluster: Cluster) -> None:

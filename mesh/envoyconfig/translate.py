@@ -21,7 +21,9 @@ from mesh.envoyconfig.documents import EnvoyConfig
 from mesh.envoyconfig.listeners import Place
 from mesh.envoyconfig.naming import Names
 from mesh.ingress.secrets import SECRETS_NAMESPACE, Secret
-from mesh.resources import Key, Node, Resource, Service
+from mesh.resources.base import Key, Resource
+from mesh.resources.cluster import Node
+from mesh.resources.services import Service
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,9 @@ from mesh.envoyconfig import messages
 from mesh.envoyconfig.documents import EnvoyConfig
 from mesh.envoyconfig.listeners import Place
 from mesh.envoyconfig.translate import EnvoyResources, translate
-from mesh.resources import InvalidResource, Metadata, Node, Resource, changed
+from mesh.resources.base import Metadata, Resource, changed
+from mesh.resources.cluster import Node
+from mesh.resources.mistakes import InvalidResource
 from service.failure import Failure
 
 TIMEOUT_S: Final = 20.0

@@ -38,7 +38,8 @@ from mesh.ingress.publishing import Publication
 from mesh.ingress.routes import Certificate, Door, Host, Route, merged
 from mesh.ingress.secrets import Secret
 from mesh.ingress.translate import secret_copy
-from mesh.resources import Condition, Key, Service, changed
+from mesh.resources.base import Condition, Key, changed
+from mesh.resources.services import Service
 
 LABEL: Final = "io.cilium.gateway/owning-gateway"
 

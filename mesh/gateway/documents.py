@@ -16,7 +16,9 @@ import re2
 from pydantic import AfterValidator, Field, model_validator
 
 from mesh.ingress.documents import HostName
-from mesh.resources import Condition, DnsLabel, DnsName, Kind, LabelSelector, Model, Port, Resource
+from mesh.resources.base import Condition, Kind, Model, Resource
+from mesh.resources.fields import DnsLabel, DnsName, Port
+from mesh.resources.selectors import LabelSelector
 
 GROUP: Final = "gateway.networking.k8s.io"
 CONTROLLER: Final = "io.cilium/gateway-controller"

@@ -30,7 +30,8 @@ from mesh.gateway.documents import (
 )
 from mesh.ingress.publishing import speaks_http2
 from mesh.ingress.routes import Backend, HeaderChanges, Match, Mirror, Redirect, Retry, Rewrite, Route, Value
-from mesh.resources import Key, Service
+from mesh.resources.base import Key
+from mesh.resources.services import Service
 
 
 @dataclass(slots=True)

@@ -27,7 +27,8 @@ from mesh.ingress.documents import (
 )
 from mesh.ingress.publishing import Publication
 from mesh.ingress.translate import HTTP, HTTPS, doors, number_of, secret_copy
-from mesh.resources import NODE_PORTS, Key, Service, changed
+from mesh.resources.base import Key, changed
+from mesh.resources.services import NODE_PORTS, Service
 
 SHARED_NAMESPACE: Final = "kube-system"
 SHARED_NAME: Final = "cilium-ingress"

@@ -13,7 +13,8 @@ from typing import Annotated, Final, Literal, Self
 import re2
 from pydantic import AfterValidator, Field, model_validator
 
-from mesh.resources import DnsName, Kind, Model, Port, PortName, Resource
+from mesh.resources.base import Kind, Model, Resource
+from mesh.resources.fields import DnsName, Port, PortName
 
 CLASS: Final = "cilium"
 CONTROLLER: Final = "cilium.io/ingress-controller"

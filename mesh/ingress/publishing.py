@@ -19,7 +19,9 @@ from mesh.ingress.render import config_spec
 from mesh.ingress.routes import Door
 from mesh.ingress.secrets import SECRETS_NAMESPACE, Secret
 from mesh.ingress.translate import SpeaksHttp2
-from mesh.resources import Key, Metadata, Namespace, Resource, Service, ServicePort, ServiceSpec, changed
+from mesh.resources.base import Key, Metadata, Resource, changed
+from mesh.resources.cluster import Namespace
+from mesh.resources.services import Service, ServicePort, ServiceSpec
 
 _HTTP2: Final = frozenset({"kubernetes.io/h2c", "h2c", "grpc"})
 

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from mesh.resources import Kind, Resource
+from mesh.resources.base import Kind, Resource
 
 SECRETS_NAMESPACE: Final = "cilium-secrets"
 """Where copies of the secrets lie that Envoy needs."""

@@ -4,7 +4,7 @@ In:        CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, CiliumCIDRGroup 
 Out:       one bpf.policies.EndpointPolicy for each endpoint of a node, and which rules stand behind its entries.
 Elsewhere: bpf/policies.py writes maps, bpf/include/policy.h looks up; mesh/main.py calls `node.NodePolicies`.
 
-    documents.py   the resources as users write them, checked field by field
+    documents/     the resources as users write them, checked field by field
     translate.py   resources to rules: one form for all kinds
     rules.py       that form
     peers.py       selectors over identities, and what each selects

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
 from typing import Final
 
-from mesh.policy.documents import Network
+from mesh.policy.documents.fields import Network
 from mesh.policy.peers import EVERYTHING, Identity
 from service.failure import Failure
 

@@ -20,7 +20,9 @@ from mesh.identities import LAST as LAST_CLUSTER_IDENTITY
 from mesh.identities import as_text
 from mesh.identities import number as identity_number
 from mesh.policy.compiling import Compiled, Compiler, Settings, Subject, correlation
-from mesh.policy.documents import CiliumCIDRGroup, Network, PolicyDocument, policies_among
+from mesh.policy.documents.cilium import CiliumCIDRGroup
+from mesh.policy.documents.fields import Network
+from mesh.policy.documents.kinds import PolicyDocument, policies_among
 from mesh.policy.local import LocalIdentities
 from mesh.policy.peers import (
     EVERYTHING,
@@ -37,7 +39,10 @@ from mesh.policy.ports import ProxyPorts
 from mesh.policy.rules import PROTOCOLS, Rule
 from mesh.policy.translate import Context, depends_on_context, rules_of
 from mesh.policy.view import PolicyConflict, ProxyView
-from mesh.resources import CiliumIdentity, Key, Pod, Resource, Service
+from mesh.resources.base import Key, Resource
+from mesh.resources.cluster import CiliumIdentity
+from mesh.resources.pods import Pod
+from mesh.resources.services import Service
 
 _NOBODY: Final = Compiled(EndpointPolicy((), True, True))
 """For an endpoint whose first policy cannot be made: nothing passes."""

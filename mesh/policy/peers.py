@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Final, TypeVar
 
 from mesh import identities
-from mesh.policy.documents import Network, is_inside
+from mesh.policy.documents.fields import Network, is_inside
 
 ANY_SOURCE: Final = "any"
 FQDN_SOURCE: Final = "fqdn:"

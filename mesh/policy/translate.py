@@ -2,7 +2,7 @@
 
 In:        policy documents; services and CIDR groups that they may name.
 Out:       rules.Rule values; warnings about selectors that cannot mean what was wanted.
-Elsewhere: documents.py has checked the fields; peers.py says what selectors select.
+Elsewhere: documents/ has checked the fields; peers.py says what selectors select.
 
 Source: spec/policy.md, sections 2 to 5.
 """
@@ -14,32 +14,21 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mesh import identities
-from mesh.policy.documents import (
-    CidrRule,
+from mesh.policy.documents.cilium import (
     CiliumCIDRGroup,
     CiliumNetworkPolicy,
-    DnsRule,
     EgressDenyRule,
     EgressRule,
-    EndpointSelector,
-    HttpRule,
-    IcmpRule,
     IngressDenyRule,
     IngressRule,
-    IpBlock,
-    L7Rules,
-    Listener,
-    Network,
-    NetworkPolicy,
-    NetworkPolicyPeer,
-    NetworkPolicyPort,
     PolicyBody,
-    PolicyDocument,
-    PortDenyRule,
-    PortProtocol,
-    PortRule,
-    ServicePeer,
 )
+from mesh.policy.documents.fields import EndpointSelector, Network
+from mesh.policy.documents.kinds import PolicyDocument
+from mesh.policy.documents.kubernetes import IpBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort
+from mesh.policy.documents.layer7 import DnsRule, HttpRule, L7Rules, Listener
+from mesh.policy.documents.peers import CidrRule, ServicePeer
+from mesh.policy.documents.ports import IcmpRule, PortDenyRule, PortProtocol, PortRule
 from mesh.policy.peers import ANY_SOURCE, FQDN_SOURCE, CidrPeer, EntityPeer, LabelPeer, Peer, Term
 from mesh.policy.rules import (
     ALL_PORTS,
@@ -61,7 +50,8 @@ from mesh.policy.rules import (
     Rule,
     ServerName,
 )
-from mesh.resources import LabelSelector, Service
+from mesh.resources.selectors import LabelSelector
+from mesh.resources.services import Service
 
 NAMESPACE: Final = identities.NAMESPACE_LABEL
 ORIGIN: Final = "k8s:io.cilium.k8s.policy."

@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from mesh import identities
-from mesh.policy.documents import Network
+from mesh.policy.documents.fields import Network
 from mesh.policy.rules import TCP, Entry, L7Match, Ports
 
 Span = tuple[int, int, int]

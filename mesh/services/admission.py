@@ -2,7 +2,7 @@
 
 In:        resources that somebody wants to apply, those that exist.
 Out:       one line per problem, with the path of the field.
-Elsewhere: mesh/resources.py checks documents one by one; commands that apply ask here before they write.
+Elsewhere: mesh/resources/ checks documents one by one; commands that apply ask here before they write.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 
 from mesh import ipam
-from mesh.resources import Resource, Service
+from mesh.resources.base import Resource
+from mesh.resources.services import Service
 
 
 def refusals(wanted: Iterable[Resource], existing: Iterable[Resource]) -> list[str]:

@@ -20,7 +20,8 @@ from typing import Final
 
 from mesh.backends import Directory
 from mesh.cluster import Cluster
-from mesh.resources import Key, Metadata, Service, changed
+from mesh.resources.base import Key, Metadata, changed
+from mesh.resources.services import Service
 from mesh.services.kinds import CiliumL2AnnouncementPolicy, IpAddress, Lease, LeaseSpec
 from mesh.services.pools import read_pools, service_labels
 

@@ -16,16 +16,8 @@ from typing import Final
 
 from mesh import ipam
 from mesh.cluster import Cluster
-from mesh.resources import (
-    NODE_PORTS,
-    Condition,
-    Key,
-    Metadata,
-    Service,
-    ServicePort,
-    ServiceSpec,
-    changed,
-)
+from mesh.resources.base import Condition, Key, Metadata, changed
+from mesh.resources.services import NODE_PORTS, Service, ServicePort, ServiceSpec
 from mesh.services.announcing import elect
 from mesh.services.balancers import assign_balancers
 from mesh.services.kinds import SERVICE_NAME, EndpointPort, EndpointSlice, SliceEndpoint

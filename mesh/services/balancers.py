@@ -15,7 +15,8 @@ from ipaddress import ip_address
 from typing import Final
 
 from mesh.cluster import Cluster
-from mesh.resources import Condition, IngressPoint, LoadBalancerStatus, Service, ServiceStatus, changed
+from mesh.resources.base import Condition, changed
+from mesh.resources.services import IngressPoint, LoadBalancerStatus, Service, ServiceStatus
 from mesh.services.kinds import IpAddress
 from mesh.services.pools import CONFLICT, Pool, read_pools
 

@@ -16,7 +16,8 @@ from bpf.services import Backend, Frontend, FrontendKind, Prefix, ServiceFronten
 from mesh.backends import Backend as Known
 from mesh.backends import Directory
 from mesh.policy.rules import PROTOCOLS
-from mesh.resources import Node, Service, ServicePort
+from mesh.resources.cluster import Node
+from mesh.resources.services import Service, ServicePort
 from mesh.services.kinds import IpAddress
 
 ALGORITHM: Final = "service.cilium.io/lb-algorithm"

@@ -1,8 +1,8 @@
 """The kinds around services: endpoints that users write, address pools, who announces addresses.
 
 In:        YAML as users write it for Kubernetes, Cilium and MetalLB.
-Out:       frozen models with their KINDS, which mesh/resources.py takes in.
-Elsewhere: Service itself is in mesh/resources.py; pools.py reads pools of all forms.
+Out:       frozen models with their KINDS, which mesh/resources/kinds.py takes in.
+Elsewhere: Service itself is in mesh/resources/services.py; pools.py reads pools of all forms.
 """
 
 from __future__ import annotations
@@ -14,20 +14,10 @@ from typing import Annotated, Final, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from mesh.resources import (
-    Address,
-    Condition,
-    DnsLabel,
-    DnsName,
-    Kind,
-    LabelSelector,
-    Model,
-    Port,
-    PortName,
-    Protocol,
-    Resource,
-    first_error,
-)
+from mesh.resources.base import Condition, Kind, Model, Resource
+from mesh.resources.fields import Address, DnsLabel, DnsName, Port, PortName, Protocol
+from mesh.resources.mistakes import first_error
+from mesh.resources.selectors import LabelSelector
 
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 """Label of an EndpointSlice that names its service."""

@@ -19,8 +19,8 @@ from bpf.loader import BpfError
 from mesh import ipam
 from mesh.backends import Directory
 from mesh.cluster import Cluster
-from mesh.policy.documents import Network
-from mesh.resources import Node
+from mesh.policy.documents.fields import Network
+from mesh.resources.cluster import Node
 from mesh.services.announcing import announced
 from mesh.services.frontends import ALGORITHMS, Named, Redirects, frontends
 from mesh.services.kinds import IpAddress

@@ -13,7 +13,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, NamedTuple
 
 from mesh.cluster import Cluster
-from mesh.resources import LabelSelector, Resource, Service
+from mesh.resources.base import Resource
+from mesh.resources.selectors import LabelSelector
+from mesh.resources.services import Service
 from mesh.services.kinds import CiliumLoadBalancerIPPool, ConfigMap, IpAddress, PoolBlock, metallb_range
 
 CONFLICT: Final = "cilium.io/PoolConflict"

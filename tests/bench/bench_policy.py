@@ -34,7 +34,9 @@ from mesh.envoy.node import PARSERS, EnvoyNode
 from mesh.policy.compiling import Subject
 from mesh.policy.node import NodePolicies
 from mesh.records import Records
-from mesh.resources import CiliumIdentity, Metadata, Resource, parse_manifest, parse_manifests
+from mesh.resources.base import Metadata, Resource
+from mesh.resources.cluster import CiliumIdentity
+from mesh.resources.manifests import parse_manifest, parse_manifests
 from mesh.store import SqliteStore
 from tests.support.process import Process
 from tests.support.testnet import inside, ip

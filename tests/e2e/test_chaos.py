@@ -21,7 +21,7 @@ import pytest
 from cli.mesh.place import Place
 from cli.mesh.settling import await_agents
 from connectivity import prober
-from mesh.resources import Service
+from mesh.resources.services import Service
 from mesh.store import SqliteStore
 from tests.e2e.conftest import Lab, command
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from mesh.controller import reconcile
 from mesh.ipam import pod_cidrs
-from mesh.resources import Node, Pod, Resource, changed, parse_manifest, parse_manifests
+from mesh.resources.base import Resource, changed
+from mesh.resources.cluster import Node
+from mesh.resources.manifests import parse_manifest, parse_manifests
+from mesh.resources.pods import Pod
 
 
 def node(number: int, name: str = "", /, **labels: str) -> Node:

@@ -21,7 +21,7 @@ import envoy
 from mesh.envoyconfig import messages, validation
 from mesh.envoyconfig.listeners import Place
 from mesh.envoyconfig.translate import Translation, translate
-from mesh.resources import Resource
+from mesh.resources.base import Resource
 from tests.support.cluster import node
 from tests.support.waiting import eventually
 

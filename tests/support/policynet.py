@@ -19,10 +19,12 @@ from bpf.datapath import IpcacheEntry
 from mesh.endpoints import node_view
 from mesh.envoy.matching import NodeView
 from mesh.policy.compiling import Settings, Subject
-from mesh.policy.documents import Network as Prefix
+from mesh.policy.documents.fields import Network as Prefix
 from mesh.policy.node import NodePolicies, Outcome, named_ports
-from mesh.resources import CiliumIdentity, Metadata, Resource, parse_manifests
-from mesh.resources import Pod as PodResource
+from mesh.resources.base import Metadata, Resource
+from mesh.resources.cluster import CiliumIdentity
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.pods import Pod as PodResource
 from observer.perf import PerfReader
 from tests.support.kernel_events import EventLog, KernelEvent
 from tests.support.proxied import EnvoyHost

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from lab.rundir import RunDir
-from mesh.resources import Key, Service
+from mesh.resources.base import Key
+from mesh.resources.services import Service
 from mesh.store import SqliteStore
 from tests.e2e.conftest import ROOT, Lab, command
 

@@ -8,7 +8,8 @@ import pytest
 
 from bpf.sockets import cgroup_mount
 from lab.rundir import RunDir
-from mesh.resources import Key, Service
+from mesh.resources.base import Key
+from mesh.resources.services import Service
 from mesh.store import SqliteStore
 from tests.e2e.conftest import Lab
 

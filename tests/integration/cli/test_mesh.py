@@ -13,7 +13,8 @@ import pytest
 
 from cli.__main__ import main
 from mesh.controller import reconcile
-from mesh.resources import Key, parse_manifest
+from mesh.resources.base import Key
+from mesh.resources.manifests import parse_manifest
 from mesh.store import SqliteStore, Update
 
 FOO = """

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from mesh.dns.wire import Code, pack_name
-from mesh.resources import Key, Service, changed, parse_manifests
+from mesh.resources.base import Key, changed
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.services import Service
 from mesh.store import SqliteStore
 from tests.support.cluster import node as make_node
 from tests.support.cluster import pod, ready, settled

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from mesh.devices import NodeDevices
-from mesh.resources import Metadata, Node, NodeSpec
+from mesh.resources.base import Metadata
+from mesh.resources.cluster import Node, NodeSpec
 from tests.support.testnet import inside, ip
 
 pytestmark = pytest.mark.kernel

@@ -6,7 +6,10 @@ import asyncio
 from pathlib import Path
 
 from mesh.leader import Lock, lead
-from mesh.resources import Key, Pod, PodNetwork, Service, changed, parse_manifests
+from mesh.resources.base import Key, changed
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.pods import Pod, PodNetwork
+from mesh.resources.services import Service
 from mesh.store import SqliteStore
 
 SERVICE = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {ports: [{port: 80}]}}"

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from mesh.controller import reconcile
-from mesh.resources import Deployment, Key, Pod, Resource, Service, changed, parse_manifests
+from mesh.resources.base import Key, Resource, changed
+from mesh.resources.deployments import Deployment
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.pods import Pod
+from mesh.resources.services import Service
 from mesh.store import SqliteStore, Update
 from service.failure import Failure
 from tests.support.cluster import node, pod

@@ -8,7 +8,7 @@ from lab.cluster import read_kind_config
 from lab.options import DEMO, KIND_CONFIG, SYSTEM, LabOptions
 from lab.supervisor import read_inputs
 from mesh.cluster import Cluster
-from mesh.resources import InvalidResource
+from mesh.resources.mistakes import InvalidResource
 from tests.support.cluster import settled
 
 ARTICLE = """

@@ -6,7 +6,9 @@ from ipaddress import ip_address
 
 from lab.servers.cluster_dns import Zone
 from mesh.dns.wire import Answer, Code, Query, Type, unpack_name
-from mesh.resources import Resource, Service, parse_manifests
+from mesh.resources.base import Resource
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.services import Service
 from tests.support.cluster import node, settled
 
 CLUSTER = """

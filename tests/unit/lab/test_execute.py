@@ -10,7 +10,7 @@ import pytest
 from lab.execute import find_pod
 from lab.pods import bound_ports, dns_pods, dns_servers, place_files, pod_files
 from mesh.cluster import Cluster
-from mesh.resources import parse_manifests
+from mesh.resources.manifests import parse_manifests
 from service.failure import Failure
 from tests.support.cluster import node, pod, settled
 

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from lab.images import Surroundings, check_image, command_line, repository
-from mesh.resources import InvalidResource, Pod, Resource, parse_manifests
+from mesh.resources.base import Resource
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.mistakes import InvalidResource
+from mesh.resources.pods import Pod
 
 AROUND = Surroundings(store=Path("/store"))
 

@@ -18,7 +18,9 @@ from mesh.devices import NodeDevices
 from mesh.dns.keeper import DnsNode, DnsSettings
 from mesh.endpoints import endpoint_ids
 from mesh.main import Agent
-from mesh.resources import Pod, PodNetwork, Resource, changed, parse_manifests
+from mesh.resources.base import Resource, changed
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.pods import Pod, PodNetwork
 from mesh.store import Store
 from tests.support.cluster import node, pod, settled
 from tests.support.waiting import eventually_async

@@ -6,7 +6,11 @@ import pytest
 
 from mesh.cluster import Cluster
 from mesh.controller import missing_namespaces, reconcile, workload
-from mesh.resources import Deployment, Pod, PodNetwork, Resource, Service, changed, parse_manifests
+from mesh.resources.base import Resource, changed
+from mesh.resources.deployments import Deployment
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.pods import Pod, PodNetwork
+from mesh.resources.services import Service
 from service.failure import Failure
 from tests.support.cluster import node, pod, settled
 

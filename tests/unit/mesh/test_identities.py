@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mesh.identities import allocate, as_text, number, security_labels
-from mesh.resources import CiliumIdentity, Namespace, parse_manifest
+from mesh.resources.cluster import CiliumIdentity, Namespace
+from mesh.resources.manifests import parse_manifest
 from tests.support.cluster import pod
 
 

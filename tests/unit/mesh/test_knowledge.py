@@ -9,7 +9,8 @@ from mesh.backends import Directory
 from mesh.cluster import Cluster
 from mesh.endpoints import MAX_ENDPOINT_ID, endpoint_ids, ipcache_entries
 from mesh.knowledge import HOST_ENDPOINT_ID, Identities, local_pods, node_state
-from mesh.resources import Resource, changed, parse_manifests
+from mesh.resources.base import Resource, changed
+from mesh.resources.manifests import parse_manifests
 from mesh.services.frontends import frontends
 from tests.support.cluster import node, pod, settled
 

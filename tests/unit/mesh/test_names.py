@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from mesh.names import interface_name, mac_address, pod_name, template_hash
-from mesh.resources import Deployment, parse_manifests
+from mesh.resources.deployments import Deployment
+from mesh.resources.manifests import parse_manifests
 
 TEXT = """
 apiVersion: apps/v1

@@ -9,17 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.resources import (
-    Deployment,
-    InvalidResource,
-    Key,
-    LabelSelector,
-    Pod,
-    Service,
-    changed,
-    parse_manifest,
-    parse_manifests,
-)
+from mesh.resources.base import Key, changed
+from mesh.resources.deployments import Deployment
+from mesh.resources.manifests import parse_manifest, parse_manifests
+from mesh.resources.mistakes import InvalidResource
+from mesh.resources.pods import Pod
+from mesh.resources.selectors import LabelSelector
+from mesh.resources.services import Service
 
 # The reference article's own manifest, fields that mean nothing here included.
 FOO = """

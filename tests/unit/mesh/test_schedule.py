@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesh.resources import Node, Pod, changed, parse_manifest
+from mesh.resources.base import changed
+from mesh.resources.cluster import Node
+from mesh.resources.manifests import parse_manifest
+from mesh.resources.pods import Pod
 from mesh.schedule import choose_node
 from tests.support.cluster import node, pod
 

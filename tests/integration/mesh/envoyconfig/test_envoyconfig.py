@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mesh.envoyconfig import validation
-from mesh.resources import InvalidResource, parse_manifests
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.mistakes import InvalidResource
 from tests.support.loopback_envoy import INGRESS, Running, Server, running, service_of
 
 pytestmark = pytest.mark.kernel  # sockets with addresses of others

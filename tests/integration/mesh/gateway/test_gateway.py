@@ -9,7 +9,7 @@ from concurrent import futures
 import grpc
 import pytest
 
-from mesh.resources import parse_manifests
+from mesh.resources.manifests import parse_manifests
 from tests.support.cluster import node, settled
 from tests.support.loopback_envoy import Running, Server, running, service_of
 from tests.support.waiting import eventually

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.resources import parse_manifests
+from mesh.resources.manifests import parse_manifests
 from tests.support.certificates import Authority
 from tests.support.cluster import node, settled
 from tests.support.loopback_envoy import Running, Server, running, service_of

@@ -16,7 +16,9 @@ from cli.mesh.get import Request, render
 from cli.mesh.kinds import find_kinds, plural_of
 from cli.mesh.place import Place
 from cli.mesh.view import View, duration
-from mesh.resources import TIME_FORMAT, LabelSelector, Resource, changed, parse_manifests
+from mesh.resources.base import TIME_FORMAT, Resource, changed
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.selectors import LabelSelector
 from service.failure import Failure
 
 NOW_S = 1_639_800_000

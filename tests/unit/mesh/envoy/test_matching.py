@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.envoy.matching import Changes, NodeView, joined, relevant, tree
-from mesh.policy.documents import Network
+from mesh.policy.documents.fields import Network
 from mesh.policy.rules import TCP, HttpMatch
 from mesh.policy.view import Allowed, ProxyPort, ProxyView
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mesh.cluster import Cluster
 from mesh.envoyconfig.documents import CiliumEnvoyConfig
-from mesh.resources import Key, parse_manifests
+from mesh.resources.base import Key
+from mesh.resources.manifests import parse_manifests
 from tests.support.cluster import node, settled
 
 CONFIG = """

@@ -11,7 +11,9 @@ import pytest
 from mesh.envoyconfig import messages
 from mesh.envoyconfig.listeners import MARK_UPSTREAM, Place
 from mesh.envoyconfig.translate import Redirect, Translation, translate
-from mesh.resources import InvalidResource, Key, Resource, parse_manifests
+from mesh.resources.base import Key, Resource
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.mistakes import InvalidResource
 from tests.support.cluster import node, settled
 
 SEED = Path(__file__).parents[4] / "lab/manifests/walk/cilium-envoy-config.yaml"

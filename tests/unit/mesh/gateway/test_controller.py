@@ -10,7 +10,10 @@ from mesh.cluster import Cluster
 from mesh.controller import reconcile
 from mesh.gateway.attaching import common_hosts
 from mesh.gateway.documents import Gateway, HTTPRoute
-from mesh.resources import Condition, InvalidResource, Key, Service, parse_manifests
+from mesh.resources.base import Condition, Key
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.mistakes import InvalidResource
+from mesh.resources.services import Service
 from tests.support.cluster import node, settled
 
 CLASS = """

@@ -11,7 +11,10 @@ from mesh.cluster import Cluster
 from mesh.controller import reconcile
 from mesh.envoyconfig.documents import CiliumEnvoyConfig
 from mesh.ingress.secrets import Secret
-from mesh.resources import InvalidResource, Key, Service, parse_manifests
+from mesh.resources.base import Key
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.mistakes import InvalidResource
+from mesh.resources.services import Service
 from tests.support.cluster import node, settled
 
 WALK = Path(__file__).parents[4] / "lab/manifests/walk"

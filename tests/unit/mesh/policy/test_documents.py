@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.policy.documents import CiliumNetworkPolicy, NetworkPolicy
-from mesh.resources import InvalidResource, parse_manifest, parse_manifests
+from mesh.policy.documents.cilium import CiliumNetworkPolicy
+from mesh.policy.documents.kubernetes import NetworkPolicy
+from mesh.resources.manifests import parse_manifest, parse_manifests
+from mesh.resources.mistakes import InvalidResource
 
 HEAD = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\nspec:\n  "
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 from mesh.policy.compiling import Subject
-from mesh.policy.documents import policies_among
+from mesh.policy.documents.kinds import policies_among
 from mesh.policy.local import FIRST, labels_of
 from mesh.policy.node import NodePolicies, idle_selectors
-from mesh.resources import CiliumIdentity, Metadata, Resource, parse_manifests
+from mesh.resources.base import Metadata, Resource
+from mesh.resources.cluster import CiliumIdentity
+from mesh.resources.manifests import parse_manifests
 
 WEB, DB = Subject(256), Subject(257)
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.policy.compiling import Compiler, Settings, Subject
-from mesh.policy.documents import CiliumNetworkPolicy, PolicyDocument
+from mesh.policy.documents.cilium import CiliumNetworkPolicy
+from mesh.policy.documents.kinds import PolicyDocument
 from mesh.policy.peers import Identity, LabelPeer, SelectorCache, Term, reserved_identities
 from mesh.policy.ports import ProxyPorts
 from mesh.policy.rules import TCP, UDP, DnsMatch, Entry, HeaderMatch, HttpMatch, L7Match, Ports, Rule, ServerName

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from mesh import ipam
 from mesh.controller import reconcile
-from mesh.resources import NODE_PORTS, Key, Resource, Service, changed, parse_manifests
+from mesh.resources.base import Key, Resource, changed
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.services import NODE_PORTS, Service
 from mesh.services.admission import refusals
 from mesh.services.kinds import EndpointSlice
 from mesh.store import adopt

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from mesh.cluster import Cluster
 from mesh.controller import reconcile
-from mesh.resources import Condition, Node, Resource, Service, changed, parse_manifests
+from mesh.resources.base import Condition, Resource, changed
+from mesh.resources.cluster import Node
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.services import Service
 from mesh.services.announcing import announced
 from mesh.services.kinds import CiliumLoadBalancerIPPool, Lease
 from tests.support.cluster import node, settled

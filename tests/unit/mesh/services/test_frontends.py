@@ -6,7 +6,10 @@ from typing import Any
 
 from bpf.services import FrontendKind, ServiceFrontend
 from mesh.backends import Directory
-from mesh.resources import Pod, Resource, Service, changed, parse_manifest, parse_manifests
+from mesh.resources.base import Resource, changed
+from mesh.resources.manifests import parse_manifest, parse_manifests
+from mesh.resources.pods import Pod
+from mesh.resources.services import Service
 from mesh.services.frontends import frontends
 from tests.support.cluster import node, pod, settled
 

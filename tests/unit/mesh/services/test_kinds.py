@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.resources import InvalidResource, Service, parse_manifests
+from mesh.resources.manifests import parse_manifests
+from mesh.resources.mistakes import InvalidResource
+from mesh.resources.services import Service
 from mesh.services.kinds import ConfigMap
 
 METALLB = """

@@ -1,0 +1,98 @@
+"""Rules about requests, which a proxy judges: HTTP, DNS and Kafka.
+
+In:        `rules` and `listener` of an entry of `toPorts`; `toFQDNs`.
+Out:       frozen models; regular expressions that Envoy would refuse are refused here.
+Elsewhere: mesh/policy/view.py hands them to the proxies.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from mesh.policy.documents.fields import Regex
+from mesh.resources.base import Model
+
+_FQDN: Final = re.compile(r"[-A-Za-z0-9_.]{1,255}")
+_PATTERN: Final = re.compile(r"[-A-Za-z0-9_.*]{1,255}")
+
+
+def _shaped(shape: re.Pattern[str], what: str) -> Any:
+    def check(text: str) -> str:
+        if not shape.fullmatch(text):
+            raise ValueError(f"must be {what}, got {text[:80]!r}")
+        return text
+
+    return AfterValidator(check)
+
+
+class HeaderMatch(Model):
+    name: Annotated[str, Field(min_length=1)]
+    value: str = ""
+    mismatch: Literal["", "LOG", "ADD", "DELETE", "REPLACE"] = ""
+    ignored = frozenset({"secret"})
+
+
+class HttpRule(Model):
+    path: Regex = ""
+    method: Regex = ""
+    host: Regex = ""
+    headers: tuple[str, ...] = ()
+    header_matches: tuple[HeaderMatch, ...] = ()
+
+
+class KafkaRule(Model):
+    role: Literal["", "produce", "consume"] = ""
+    api_key: Annotated[str, Field(alias="apiKey")] = ""
+    api_version: Annotated[str, Field(alias="apiVersion")] = ""
+    client_id: Annotated[str, Field(alias="clientID")] = ""
+    topic: Annotated[str, Field(max_length=249)] = ""
+
+
+class DnsRule(Model):
+    """A name, or a pattern in which `*` stands for characters of one label."""
+
+    match_name: Annotated[str, _shaped(_FQDN, "a DNS name")] = ""
+    match_pattern: Annotated[str, _shaped(_PATTERN, "a DNS name that may contain *")] = ""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if bool(self.match_name) == bool(self.match_pattern):
+            raise ValueError("needs either matchName or matchPattern")
+        return self
+
+    @property
+    def text(self) -> str:
+        """As it appears in labels of identities."""
+        return self.match_name or self.match_pattern
+
+
+class L7Rules(Model):
+    http: tuple[HttpRule, ...] | None = None
+    kafka: tuple[KafkaRule, ...] | None = None
+    dns: tuple[DnsRule, ...] | None = None
+    l7proto: str = ""
+    l7: tuple[dict[str, str], ...] | None = None
+
+    @property
+    def kind(self) -> str:
+        """`http`, `kafka`, `dns`, another proxy's name, or "" for none."""
+        kinds = [name for name in ("http", "kafka", "dns") if getattr(self, name) is not None]
+        return [*kinds, self.l7proto][0]
+
+    @model_validator(mode="after")
+    def _has_one_kind(self) -> Self:
+        kinds = [name for name in ("http", "kafka", "dns") if getattr(self, name) is not None]
+        if len(kinds) + bool(self.l7proto) > 1:
+            raise ValueError("rules of one kind only: http, kafka, dns or l7proto")
+        if self.l7 is not None and not self.l7proto:
+            raise ValueError("l7 needs l7proto")
+        return self
+
+
+class Listener(Model):
+    envoy_config: dict[str, str]
+    name: str
+    priority: Annotated[int, Field(ge=1, le=100)] | None = None

@@ -1,0 +1,76 @@
+"""Whom a rule is about: prefixes, services, entities, and what cannot be told apart.
+
+In:        `fromCIDRSet`, `toServices`, `fromEntities` and their like.
+Out:       frozen models.
+Elsewhere: mesh/policy/peers.py finds the identities they select.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mesh.policy.documents.fields import EndpointSelector, SlashedPrefix, is_inside
+from mesh.resources.base import Model
+from mesh.resources.fields import DnsLabel
+
+Entity = Literal[
+    "all", "world", "world-ipv4", "world-ipv6", "cluster", "host", "remote-node", "kube-apiserver", "ingress",
+    "health", "init", "unmanaged", "none",
+]  # fmt: skip
+
+
+class CidrRule(Model):
+    cidr: SlashedPrefix | None = None
+    cidr_group_ref: str = ""
+    cidr_group_selector: EndpointSelector | None = None
+    except_: Annotated[tuple[SlashedPrefix, ...], Field(alias="except")] = ()
+
+    @model_validator(mode="after")
+    def _names_one_set(self) -> Self:
+        if (self.cidr is not None) + bool(self.cidr_group_ref) + (self.cidr_group_selector is not None) != 1:
+            raise ValueError("needs one of cidr, cidrGroupRef and cidrGroupSelector")
+        for at, hole in enumerate(self.except_):
+            if self.cidr is not None and not is_inside(hole, self.cidr):
+                raise ValueError(f"except[{at}]: {hole} is not inside {self.cidr}")
+        return self
+
+
+class K8sService(Model):
+    service_name: DnsLabel
+    namespace: DnsLabel | Literal[""] = ""
+
+
+class K8sServiceSelector(Model):
+    selector: EndpointSelector
+    namespace: DnsLabel | Literal[""] = ""
+
+
+class ServicePeer(Model):
+    k8s_service: Annotated[K8sService | None, Field(alias="k8sService")] = None
+    k8s_service_selector: Annotated[K8sServiceSelector | None, Field(alias="k8sServiceSelector")] = None
+
+    @model_validator(mode="after")
+    def _names_services(self) -> Self:
+        if (self.k8s_service is None) == (self.k8s_service_selector is None):
+            raise ValueError("needs either k8sService or k8sServiceSelector")
+        return self
+
+
+class Authentication(Model):
+    mode: Literal["disabled", "required", "test-always-fail"]
+
+
+_NO_NODES: Final = (
+    "nodes cannot be told apart by their labels: they share the identities host and remote-node;"
+    " use the entities host and remote-node, or {side}CIDRSet with the addresses of the nodes"
+)
+_NO_GROUPS: Final = "groups of cloud providers are not supported; use {side}CIDRSet with the addresses"
+UNSUPPORTED_PEERS: Final = {
+    f"{side}{name}": text.format(side=side)
+    for side in ("from", "to")
+    for name, text in (("Nodes", _NO_NODES), ("Groups", _NO_GROUPS))
+}
+"""Cilium knows these peers; why they are refused here."""
+PEER_FIELDS: Final = ("endpoints", "cidr", "cidr_set", "entities", "services", "fqdns")
