@@ -23,18 +23,19 @@ import structlog
 
 from cli.mesh.inputs import read_documents, read_text
 from lab import images
-from lab.cgroups import find_cgroup, make_cgroup
+from lab.cgroups import make_cgroup
 from lab.checks import answers
 from lab.cleanup import clean
 from lab.cluster import Cluster as KindCluster
 from lab.cluster import read_kind_config
-from lab.linux import Place, mount, raise_limit
+from lab.linux import mount, raise_limit
 from lab.names import node_netns, outside_netns
 from lab.network import Network, foreign_namespaces
-from lab.options import SOURCE_ROOT, STOP_S, SYSTEM, LabOptions
+from lab.options import STOP_S, SYSTEM, LabOptions
 from lab.pods import Observed, Pods, dns_pods, dns_servers, place_files, programmed, report_status, write_etc
-from lab.process import Process, Program, flowscope
-from lab.rundir import MARK, RunDir
+from lab.process import Process, Program
+from lab.programs import Programs
+from lab.rundir import RunDir
 from mesh.controller import DEFAULT_NAMESPACES, workload
 from mesh.leader import Lock, decide
 from mesh.resources.base import Metadata, Resource
@@ -106,6 +107,7 @@ class Supervisor:
         self._run_dir = run_dir
         self._cluster = cluster
         self._network = Network(run_dir, cluster.name)
+        self._programs = Programs(options, run_dir, outside_netns(cluster.name))
         self._changed = asyncio.Event()
         self._services: dict[str, Process] = {}
         self._nodes: dict[str, Node] = {}
@@ -136,9 +138,9 @@ class Supervisor:
         # Before the first agent starts: they would decide in our place.
         if not self._lead.take():
             raise Failure(f"somebody else decides for the resource store {self._run_dir.store}; end that agent")
-        self._start(self._world())
+        self._start(self._programs.world())
         for node in self._nodes.values():
-            self._start_agent(node)
+            self._start(self._programs.agent(node.name))
         async with asyncio.TaskGroup() as tasks:
             work = [
                 tasks.create_task(self._follow(), name="follow"),
@@ -208,17 +210,17 @@ class Supervisor:
 
     def _check_services(self) -> list[str]:
         """Observers need their node's maps, the relay needs observers, the UI needs the relay."""
-        waiting = []
+        waiting, made = [], self._programs
         for node in self._nodes:
             if not (self._run_dir.node(node) / "agent.json").exists():
                 waiting.append(f"agent of {node}")
-            elif not (self._have(f"{node}_observer", partial(self._observer, node)) and answers(self._socket(node))):
+            elif not (self._have(f"{node}_observer", partial(made.observer, node)) and answers(made.socket(node))):
                 waiting.append(f"observer of {node}")
         if waiting:
             return waiting
         for name, listen, make in (
-            ("relay", self._options.relay_listen, self._relay),
-            ("ui", self._options.ui_listen, self._ui),
+            ("relay", self._options.relay_listen, partial(made.relay, self._nodes)),
+            ("ui", self._options.ui_listen, made.ui),
         ):
             if listen and not (self._have(name, make) and answers(listen)):
                 waiting.append(f"{name} on {listen}")
@@ -234,79 +236,6 @@ class Supervisor:
         process = Process(program, self._run_dir.logs / f"{program.name}.log", self._changed.set)
         self._services[program.name] = process
         process.start()
-
-    def _start_agent(self, node: Node) -> None:
-        folder = self._run_dir.node(node.name)
-        cgroup = find_cgroup(node_netns(node.name))
-        self._start(
-            self._service(
-                f"{node.name}_agent",
-                "agent",
-                node.name,
-                {
-                    "node": node.name,
-                    "store": self._run_dir.store,
-                    "state-file": folder / "state.json",
-                    "bpffs": self._run_dir.bpffs,
-                    "aggregation": self._options.aggregation,
-                    "records-socket": folder / "records.sock",
-                    "socket-lb": str(cgroup is not None).lower(),
-                    "cgroup-root": cgroup or "",
-                },
-            )
-        )
-
-    def _observer(self, node: str) -> Program:
-        record = Path(self._options.record) / f"{node}.fsr" if self._options.record else ""
-        return self._service(
-            f"{node}_observer",
-            "observer",
-            node,
-            {
-                "node-name": node,
-                "listen": self._socket(node),
-                "state-file": self._run_dir.node(node) / "state.json",
-                "pin-dir": self._run_dir.bpffs / "flowscope" / node,
-                "records-socket": self._run_dir.node(node) / "records.sock",
-                "record": record,
-            },
-        )
-
-    def _world(self) -> Program:
-        return Program(
-            name="world",
-            argv=(sys.executable, "-S", "-m", "lab.servers.world"),
-            place=Place(netns=outside_netns(self._cluster.name), hostname="outside"),
-            env={**os.environ, MARK: str(self._run_dir.path), "PYTHONPATH": str(SOURCE_ROOT)},
-        )
-
-    def _relay(self) -> Program:
-        return self._service(
-            "relay",
-            "relay",
-            None,
-            {
-                "listen": self._options.relay_listen,
-                "health-listen": "",
-                "peers": ",".join(f"{node}={self._socket(node)}" for node in self._nodes),
-                "disable-client-tls": "true",
-                "disable-server-tls": "true",
-            },
-        )
-
-    def _ui(self) -> Program:
-        return self._service(
-            "ui", "ui", None, {"listen": self._options.ui_listen, "server": self._options.relay_listen}
-        )
-
-    def _service(self, name: str, command: str, node: str | None, settings: dict[str, object]) -> Program:
-        place = Place(netns=node_netns(node), hostname=node) if node else Place()
-        flags = (f"--{key}={value}" for key, value in settings.items())
-        env = {**os.environ, MARK: str(self._run_dir.path), "PYTHONPATH": str(SOURCE_ROOT)}
-        return Program(name=name, argv=flowscope(command, *flags), place=place, env=env)
-
-    def _socket(self, node: str) -> str:
-        return f"unix://{self._run_dir.node(node) / 'observer.sock'}"
 
     def _write_place_files(self, servers: Sequence[str]) -> None:
         """/etc files of nodes and of the outside world, for `lab exec`."""

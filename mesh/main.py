@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -22,10 +21,11 @@ from typing import Any, Final
 
 import structlog
 
-from bpf.datapath import Aggregation, Datapath, Endpoint, IpcacheEntry, Prefix
+from bpf.datapath import Aggregation, Datapath, Endpoint, IpcacheEntry
 from bpf.loader import BpfError
 from bpf.policies import EndpointPolicy
-from mesh import identities, ipam, knowledge
+from mesh import ipam, knowledge
+from mesh.attachments import Attachments
 from mesh.cluster import Cluster
 from mesh.config import NO_BACKEND, AgentConfig, check
 from mesh.devices import HOST_DEVICE, OVERLAY_DEVICE, NodeDevices
@@ -35,10 +35,9 @@ from mesh.dns.rules import proxy_rules
 from mesh.endpoints import endpoint_ids, endpoint_of, ipcache_entries, node_view
 from mesh.envoy.node import EnvoyNode
 from mesh.envoyconfig.node import NodeEnvoyConfigs
-from mesh.files import write_atomically
 from mesh.leader import Lock, lead
 from mesh.policy.compiling import Settings, Subject
-from mesh.policy.node import NodePolicies, Outcome, named_ports
+from mesh.policy.node import NodePolicies, named_ports
 from mesh.policy.ports import ProxyPorts
 from mesh.records import Records
 from mesh.report import AgentReport
@@ -46,11 +45,11 @@ from mesh.resources.base import Key
 from mesh.resources.cluster import Node
 from mesh.services.node import NodeServices, outside_endpoints
 from mesh.sockets import cgroups, serve_sockets
+from mesh.state import StateFile
 from mesh.store import SqliteStore, Store
 from service.failure import Failure
 
 RETRY_S: Final = 1.0
-DESCRIBE_S: Final = 0.2
 REPORT_S: Final = 1.0
 
 log = structlog.get_logger(component="agent")
@@ -139,7 +138,6 @@ class Agent:
         self._store = store
         self._datapath = datapath
         self._devices = devices
-        self._state_file = Path(config.state_file)
         self._policies = NodePolicies(
             settings=Settings(mode=config.enable_policy, audit=config.policy_audit_mode),
             cluster_name=config.cluster_name,
@@ -155,21 +153,15 @@ class Agent:
         self._round = asyncio.Lock()
         self._cgroup = 0
         self._services = NodeServices(datapath, node, config.load_balancer_algorithm)
-        self._base: dict[str, Any] | None = None
-        """state.json as far as the store says it; None before the first round."""
         self._endpoints: Mapping[int, Endpoint] = {}
-        self._taken: set[Prefix] = set()
-        """Prefixes of the cluster's own addresses."""
         self._written: Mapping[int, EndpointPolicy] = {}
-        self._describing: asyncio.TimerHandle | None = None
-        self._described_s = float("-inf")
         self._problems: frozenset[str] = frozenset()
-        self._programmed: dict[int, Endpoint] = {}
-        self._refused: set[int] = set()
-        """Endpoints that the kernel has not taken; tried again until it does, or until they are not wanted."""
-        self.report = AgentReport(self._state_file.with_name("agent.json"), node.name)
+        state_file = Path(config.state_file)
+        self._state = StateFile(state_file, self._policies, self._names_told)
+        self._attachments = Attachments(datapath)
+        self.report = AgentReport(state_file.with_name("agent.json"), node.name)
         self.report.add("policy", self._policy_condition)
-        self.report.add("endpoints", self._endpoint_condition)
+        self.report.add("endpoints", self._attachments.describe)
         self.report.add("services", self._services.describe)
 
     def start(self, aggregation: Aggregation) -> None:
@@ -209,7 +201,7 @@ class Agent:
         """Try again what the kernel refused, such as a pod whose device is only just being made or removed."""
         while True:
             await asyncio.sleep(RETRY_S)
-            if self._refused or (self.configs is not None and self.configs.waiting):
+            if self._attachments.refused or (self.configs is not None and self.configs.waiting):
                 await self.synchronise(self._store.changes(0).revision)
 
     async def tell(self) -> None:
@@ -250,10 +242,10 @@ class Agent:
         self._tell(decided.problems)
         # The observer has to know a pod before its first packet; so its file comes before the kernel.
         links, name = self._devices.links(), self._config.cluster_name
-        self._base = knowledge.node_state(cluster, self._node, ids, links, name, services)
-        self._base["cgroups"] = cgroups(self._cgroup, self._node)
+        self._state.base = knowledge.node_state(cluster, self._node, ids, links, name, services)
+        self._state.base["cgroups"] = cgroups(self._cgroup, self._node)
         self._endpoints = wanted
-        state = self._describe(decided)
+        state = self._state.write(decided)
         # What is to be judged comes to a proxy that knows how.
         if self.dns is not None:
             await self.dns.update(proxy_rules(decided.views, state, self._policies.name_selectors()))
@@ -268,7 +260,7 @@ class Agent:
         if self._policies.names is not decided.names:
             # Some were learned meanwhile.
             decided = self._policies.learn(self._policies.names)
-            state = self._describe(decided)
+            state = self._state.write(decided)
         # Before any packet can have an identity, or a pod can be reached, its policy is there.
         self._datapath.set_policies(decided.policies)
         self._written = decided.policies
@@ -277,8 +269,9 @@ class Agent:
         # Before endpoints go: nobody is sent to one that is not there any more.
         self._services.write(services)
         self._services.announce(cluster, self._config.devices)
-        self._program(wanted)
-        ready = sorted(pod.metadata.uid for pod in pods if ids[pod.metadata.uid] not in self._refused)
+        self._attachments.update(wanted)
+        refused = self._attachments.refused
+        ready = sorted(pod.metadata.uid for pod in pods if ids[pod.metadata.uid] not in refused)
         self.report.round(revision, ready)
 
     def _policy_condition(self) -> dict[str, Any]:
@@ -288,15 +281,9 @@ class Agent:
             return {"state": "warning", "message": f"{len(problems)} policies refused: {problems[0]}", **state}
         return {"state": "ok", "message": f"enforcement {self._config.enable_policy}", **state}
 
-    def _endpoint_condition(self) -> dict[str, Any]:
-        refused = sorted(self._refused)
-        if refused:
-            return {"state": "warning", "message": f"not attached: {', '.join(map(str, refused))}", "refused": refused}
-        return {"state": "ok", "message": f"{len(self._programmed)} attached", "refused": []}
-
     async def learn(self, addresses: set[Address]) -> None:
         """Addresses have other names: policy and kernel know it when this returns. Nothing else is looked at."""
-        if self.dns is None or self._base is None:
+        if self.dns is None or self._state.base is None:
             return
         names = dict(self._policies.names)
         for address in addresses:
@@ -306,21 +293,17 @@ class Agent:
             else:
                 names.pop(prefix, None)
         if names == self._policies.names:
-            self._describe_soon()
+            self._state.write_soon()
             return
         decided = self._policies.learn(names)
-        if time.monotonic() - self._described_s > DESCRIBE_S:
-            self._describe(decided)
-        else:
-            # It is as long as the cluster is large; the observer shows numbers for names meanwhile.
-            self._describe_soon()
+        self._state.write_now_or_soon(decided)
         old = self._written
         self._datapath.set_policies({
             number: policy for number, policy in decided.policies.items() if old.get(number) is not policy
         })  # fmt: skip
         self._written = decided.policies
         for prefix in map(ip_network, addresses):
-            if prefix in self._taken:
+            if prefix in self._state.taken:
                 continue
             if (number := decided.ipcache.get(prefix)) is not None:
                 self._datapath.set_ipcache(prefix, IpcacheEntry(identity=number))
@@ -330,78 +313,16 @@ class Agent:
             async with self._round:
                 # A round may have come between; what holds now is what counts.
                 decided = self._policies.learn(self._policies.names)
-                await self.envoy.update(node_view(self._state(decided)["ipcache"], self._endpoints, decided))
+                await self.envoy.update(node_view(self._state.of(decided)["ipcache"], self._endpoints, decided))
+
+    def _names_told(self, endpoint: int) -> Mapping[Address, Sequence[str]]:
+        return self.dns.names.of_endpoint(endpoint) if self.dns is not None else {}
 
     def _is_connected(self, connections: set[tuple[Address, Address]], endpoint: int, address: Address) -> bool:
         mine = self._endpoints.get(endpoint)
         return mine is not None and any((own, address) in connections for own in (mine.ipv4, mine.ipv6) if own)
 
-    def _describe_soon(self) -> None:
-        """Names for the observer, some at a time: they are no more than words beside flows."""
-        if self._describing is None:
-            self._describing = asyncio.get_running_loop().call_later(DESCRIBE_S, self._describe_names)
-
-    def _describe_names(self) -> None:
-        self._describe(self._policies.learn(self._policies.names))
-
-    def _describe(self, decided: Outcome) -> dict[str, Any]:
-        """Write state.json."""
-        if self._describing is not None:
-            self._describing.cancel()
-            self._describing = None
-        state = self._state(decided)
-        write_atomically(self._state_file, state)
-        self._described_s = time.monotonic()
-        return state
-
-    def _state(self, decided: Outcome) -> dict[str, Any]:
-        """state.json: the cluster, which rules stand behind verdicts, and who names and prefixes are."""
-        assert self._base is not None
-        state = dict(self._base)
-        self._taken = {
-            ipam.network_of(one["prefix"]) for one in state["ipcache"] if one["identity"] != identities.WORLD
-        }
-        state["local_endpoints"] = [self._describe_endpoint(one) for one in state["local_endpoints"]]
-        numbers = set(decided.ipcache.values())
-        state["identities"] = state["identities"] + [
-            {"id": one.number, "labels": list(one.labels)} for one in decided.identities if one.number in numbers
-        ]
-        # Who lives at an address is stronger than what a policy calls it.
-        free = {prefix: number for prefix, number in decided.ipcache.items() if prefix not in self._taken}
-        known = [one for one in state["ipcache"] if ipam.network_of(one["prefix"]) not in free]
-        state["ipcache"] = known + [{"prefix": str(prefix), "identity": number} for prefix, number in free.items()]
-        return state
-
-    def _describe_endpoint(self, endpoint: Mapping[str, Any]) -> dict[str, Any]:
-        found = dict(endpoint)
-        if rules := self._policies.rules_behind(found["id"]):
-            found["policy"] = rules
-        if self.dns is not None and (names := self.dns.names.of_endpoint(found["id"])):
-            found["dns"] = [
-                {"ip": str(address), "names": [name.removesuffix(".") for name in each]}
-                for address, each in names.items()
-            ]
-        return found
-
     def _tell(self, problems: Sequence[str]) -> None:
         for problem in set(problems) - self._problems:
             log.warning("policy refused", reason=problem)
         self._problems = frozenset(problems)
-
-    def _program(self, wanted: Mapping[int, Endpoint]) -> None:
-        for number in self._datapath.endpoints().keys() - wanted.keys():
-            self._datapath.detach_endpoint(number)
-            self._programmed.pop(number, None)
-            log.info("endpoint removed", endpoint=number)
-        self._refused.clear()
-        for number, endpoint in wanted.items():
-            if self._programmed.get(number) == endpoint:
-                continue
-            try:
-                self._datapath.attach_endpoint(endpoint)
-            except BpfError as error:
-                self._refused.add(number)
-                log.warning("endpoint refused", endpoint=number, device=endpoint.ifname, error=str(error))
-                continue
-            self._programmed[number] = endpoint
-            log.info("endpoint attached", endpoint=number, device=endpoint.ifname, identity=endpoint.identity)

@@ -109,9 +109,10 @@ def cluster(*names: str) -> list[Resource]:
     return [wired(one, f"lxc{one.name}") if isinstance(one, Pod) else one for one in found]
 
 
-def agent(folder: Path, resources: list[Resource]) -> tuple[Agent, Kernel, Resources]:
+def agent(folder: Path, resources: list[Resource], kernel: Kernel | None = None) -> tuple[Agent, Kernel, Resources]:
+    """kernel: what an earlier agent has left."""
     state_file = folder / "state.json"
-    kernel, store = Kernel(state_file), Resources(resources)
+    kernel, store = kernel or Kernel(state_file), Resources(resources)
     config = AgentConfig(node="kind-worker0", state_file=str(state_file))
     made = Agent(config, node(0), cast(Store, store), cast(Datapath, kernel), cast(NodeDevices, Devices()))
     return made, kernel, store
@@ -172,8 +173,7 @@ def test_endpoints_of_an_earlier_agent_keep_their_ids(tmp_path: Path) -> None:
     resources = cluster("a", "b")
     made, kernel, _ = agent(tmp_path, resources)
     asyncio.run(made.synchronise(1))
-    again, _, _ = agent(tmp_path, resources)
-    again._datapath = cast(Datapath, kernel)
+    again, _, _ = agent(tmp_path, resources, kernel)
     asyncio.run(again.synchronise(2))
     assert set(kernel.attached) == set(endpoint_ids(one for one in resources if isinstance(one, Pod)).values())
 
