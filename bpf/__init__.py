@@ -7,6 +7,8 @@ Elsewhere: observer/perf.py reads the events, model/ decodes them, mesh/ decides
     *.bpf.c        one program file per hook; include/ holds what they share
     datapath.py    the door: attach endpoints and devices, write maps, read counters
     policies.py    policy maps: encoded, and replaced as a whole
-    loader.py      libbpf through ctypes: load, pin, look up, update; every error is one line with its remedy
+    loader.py      object files into the kernel, pinned by name
+    handles.py     maps, programs and links by descriptor: look up, update, pin, run
+    libbpf.py      libbpf through ctypes; every error is one line with its remedy
     maps.py        the maps' keys and values as Python sees them; a test compares them with the C side
 """

@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 
 from bpf import maps
-from bpf.loader import BpfError, Map
+from bpf.handles import Map
+from bpf.libbpf import BpfError
 
 _UNCOUNTED: Final = frozenset({2, 3, 4, 6, 12, 27})
 """Types that have all their entries from the beginning, or none to read: arrays of all sorts and the ring buffer."""

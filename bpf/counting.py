@@ -11,7 +11,7 @@ import numpy as np
 
 from bpf import maps
 from bpf.facts import EventCounters, PacketCounter
-from bpf.loader import Map
+from bpf.handles import Map
 
 
 def event_counters(table: Map) -> EventCounters:

@@ -57,6 +57,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from bpf import counting, maps, tracking
+from bpf.bpffs import DEFAULT_BPFFS, ensure_bpffs
 from bpf.census import evictions
 from bpf.devices import Hook, NodeNamespace
 from bpf.encoding import (
@@ -71,7 +72,9 @@ from bpf.encoding import (
     record,
 )
 from bpf.facts import Address, Aggregation, Endpoint, EventCounters, IpcacheEntry, MapSizes, PacketCounter, Prefix
-from bpf.loader import DEFAULT_BPFFS, BpfError, Map, Program, ensure_bpffs, load_object, require_kernel
+from bpf.handles import Map, Program
+from bpf.libbpf import BpfError
+from bpf.loader import load_object, require_kernel
 from bpf.policies import EndpointPolicy, PolicyMaps
 from bpf.services import ServiceFrontend, ServiceMaps
 from bpf.sockets import SocketServices

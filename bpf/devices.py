@@ -20,7 +20,8 @@ from typing import Any, Final, TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from bpf.loader import BpfError, Program
+from bpf.handles import Program
+from bpf.libbpf import BpfError
 
 T = TypeVar("T")
 

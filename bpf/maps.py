@@ -2,7 +2,7 @@
 
 In:        nothing; these are facts.
 Out:       numpy dtypes for keys and values, names of maps, the table of drop files.
-Elsewhere: loader.py moves the bytes; datapath.py gives them meaning. A test compares every offset with the C side.
+Elsewhere: handles.py moves the bytes; datapath.py gives them meaning. A test compares every offset with the C side.
 
 Fields ending in `_be` and addresses are as on the wire; all others are little endian, which every machine that runs
 this has.

@@ -21,7 +21,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from bpf import maps
-from bpf.loader import BpfError, Map, MapType
+from bpf.handles import Map, MapType
+from bpf.libbpf import BpfError
 
 MAX_ENTRIES: Final = 16384
 """Entries of one endpoint, that of the settings included."""

@@ -19,7 +19,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from bpf import maps
-from bpf.loader import BpfError, Map, MapType
+from bpf.handles import Map, MapType
+from bpf.libbpf import BpfError
 from bpf.maglev import MAGLEV_SIZE, maglev_table
 
 Address = IPv4Address | IPv6Address

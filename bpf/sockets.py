@@ -13,7 +13,9 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from bpf.loader import BpfError, CgroupLink, Program, load_object
+from bpf.handles import CgroupLink, Program
+from bpf.libbpf import BpfError
+from bpf.loader import load_object
 
 OBJECT: Final = "cgroup_sock.bpf.o"
 CONFIG: Final = "flowscope_sockets"

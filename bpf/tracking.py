@@ -16,7 +16,7 @@ import numpy as np
 from bpf import maps
 from bpf.census import note_removed
 from bpf.facts import Address
-from bpf.loader import Map
+from bpf.handles import Map
 from bpf.nat import U8Array, stale_entries
 
 _CONNTRACK_KEYS: Final[dict[str, tuple[int, np.dtype[np.void]]]] = {

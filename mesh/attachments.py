@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from bpf.datapath import Datapath, Endpoint
-from bpf.loader import BpfError
+from bpf.libbpf import BpfError
 
 log = structlog.get_logger(component="agent")
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 import structlog
 
 from bpf.datapath import Aggregation, Datapath, Endpoint, IpcacheEntry
-from bpf.loader import BpfError
+from bpf.libbpf import BpfError
 from bpf.policies import EndpointPolicy
 from mesh import ipam, knowledge
 from mesh.attachments import Attachments

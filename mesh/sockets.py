@@ -13,7 +13,7 @@ from typing import Any, Final
 import structlog
 
 from bpf.datapath import Datapath
-from bpf.loader import BpfError
+from bpf.libbpf import BpfError
 from bpf.sockets import cgroup_mount
 from mesh.config import AgentConfig
 from mesh.resources.cluster import Node

@@ -2,7 +2,7 @@
 
 In:        this process; the pinned programs of the datapath, where there is one.
 Out:       CPU, memory, and how long the programs ran in the kernel.
-Elsewhere: relay/cost.py collects the answers of all nodes; bpf/loader.py asks the kernel.
+Elsewhere: relay/cost.py collects the answers of all nodes; bpf/handles.py asks the kernel.
 
 Measuring run times costs every run of every BPF program of the machine two readings of the clock. So it is on only
 while somebody keeps asking: each question extends it.
@@ -19,7 +19,8 @@ from typing import Final, Protocol
 
 import structlog
 
-from bpf.loader import BpfError, Program, measure_run_time
+from bpf.handles import Program, measure_run_time
+from bpf.libbpf import BpfError
 from proto.flowscope import cost_pb2
 from rpc.call import Call, Service
 from service.usage import cpu_ns, resident_bytes

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from bpf.loader import BpfError
+from bpf.libbpf import BpfError
 from observer.perf import PerfReader
 from observer.recording import Item
 from service.failure import Failure

@@ -29,7 +29,8 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from bpf.loader import BpfError, Map, possible_cpus
+from bpf.handles import Map
+from bpf.libbpf import BpfError, possible_cpus
 from bpf.maps import EVENTS
 from model.events import EventBatch, LostSamples
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from bpf.census import MapUse, census
 from bpf.datapath import Datapath
-from bpf.loader import BpfError
+from bpf.libbpf import BpfError
 from bpf.maps import POLICY_PIN
 from cli.mesh.place import Place
 from cli.mesh.view import View

@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 
 from bpf.datapath import Datapath
-from bpf.loader import BpfError
+from bpf.libbpf import BpfError
 from mesh import ipam
 from mesh.backends import Directory
 from mesh.cluster import Cluster

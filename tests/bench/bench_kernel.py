@@ -18,8 +18,10 @@ from pathlib import Path
 from threading import Event, Thread
 
 from bpf import maps
+from bpf.bpffs import ensure_bpffs
 from bpf.datapath import OBJECTS, Aggregation, Datapath, Endpoint, IpcacheEntry
-from bpf.loader import Program, ensure_bpffs, load_object
+from bpf.handles import Program
+from bpf.loader import load_object
 from observer.perf import PerfReader
 from tests.support.testnet import SMALL_MAPS, inside, network
 from tests.support.traffic import ethernet, ipv4_packet, udp_datagram

@@ -26,8 +26,8 @@ from pathlib import Path
 
 import yaml
 
+from bpf.bpffs import ensure_bpffs
 from bpf.datapath import OBJECTS
-from bpf.loader import ensure_bpffs
 from mesh.controller import reconcile
 from mesh.envoy.matching import NodeView
 from mesh.envoy.node import PARSERS, EnvoyNode

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bpf import maps
+from bpf.bpffs import ensure_bpffs
 from bpf.datapath import OBJECTS
-from bpf.loader import Program, ensure_bpffs, load_object
+from bpf.handles import Program
+from bpf.loader import load_object
 from tests.support.traffic import ethernet, ipv4_packet, udp_datagram
 
 PACKET = ethernet(ipv4_packet("10.244.0.10", "10.244.1.30", udp_datagram(4000, 4001, bytes(200))))

@@ -21,8 +21,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bpf.bpffs import ensure_bpffs
 from bpf.datapath import Datapath, Endpoint, IpcacheEntry, MapSizes
-from bpf.loader import ensure_bpffs
 from tests.support.kernel_events import EventLog
 
 T = TypeVar("T")

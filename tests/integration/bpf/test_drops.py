@@ -12,7 +12,7 @@ import pytest
 
 from bpf import maps
 from bpf.datapath import Datapath, Endpoint, IpcacheEntry
-from bpf.loader import Map, Program, RunResult
+from bpf.handles import Map, Program, RunResult
 from observer.perf import PerfReader
 from tests.support.kernel_events import EventLog
 from tests.support.testnet import SMALL_MAPS, inside, network

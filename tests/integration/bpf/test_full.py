@@ -12,7 +12,7 @@ import pytest
 from bpf import maps
 from bpf.census import census
 from bpf.datapath import Datapath, Endpoint, MapSizes
-from bpf.loader import Map, Program
+from bpf.handles import Map, Program
 from observer.perf import PerfReader
 from tests.support.kernel_events import EventLog
 from tests.support.testnet import inside, network

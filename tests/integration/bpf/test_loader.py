@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 from bpf import maps
+from bpf.bpffs import ensure_bpffs, is_bpffs
 from bpf.datapath import Aggregation, Datapath, Endpoint, IpcacheEntry
-from bpf.loader import BpfError, Map, Program, ensure_bpffs, is_bpffs, load_object
+from bpf.handles import Map, Program
+from bpf.libbpf import BpfError
+from bpf.loader import load_object
 from observer.cost import PinnedPrograms
 from tests.support.testnet import SMALL_MAPS
 
@@ -95,7 +98,9 @@ def test_without_capabilities_the_line_says_which(objects: Path, tmp_path: Path)
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from bpf.loader import BpfError, ensure_bpffs, load_object\n"
+        "from bpf.bpffs import ensure_bpffs\n"
+        "from bpf.libbpf import BpfError\n"
+        "from bpf.loader import load_object\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "object, folder = map(Path, sys.argv[1:])\n"
         "for action in (lambda: load_object(object, folder), lambda: ensure_bpffs(folder)):\n"

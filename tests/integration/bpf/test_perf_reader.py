@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 from bpf import maps
-from bpf.loader import BpfError, Map, Program, ensure_bpffs, load_object
+from bpf.bpffs import ensure_bpffs
+from bpf.handles import Map, Program
+from bpf.libbpf import BpfError
+from bpf.loader import load_object
 from observer.perf import PerfReader
 
 pytestmark = pytest.mark.kernel

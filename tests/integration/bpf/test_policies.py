@@ -13,7 +13,7 @@ import pytest
 
 from bpf import maps
 from bpf.datapath import Datapath
-from bpf.loader import Map
+from bpf.handles import Map
 from bpf.policies import MAX_ENTRIES, EndpointPolicy, PolicyEntry, PolicyTooLarge
 from tests.support.testnet import SMALL_MAPS, Cluster
 from tests.support.traffic import open_socket

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from bpf.datapath import Aggregation
-from bpf.loader import BpfError
+from bpf.libbpf import BpfError
 from bpf.services import Backend, Frontend, FrontendKind, ServiceFrontend
 from bpf.sockets import cgroup_mount
 from model.decode.heads import TraceSock, read_trace_sock

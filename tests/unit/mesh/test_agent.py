@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from bpf.datapath import Address, Datapath, Endpoint, IpcacheEntry, Prefix
-from bpf.loader import BpfError
+from bpf.libbpf import BpfError
 from bpf.policies import EndpointPolicy
 from bpf.services import ServiceFrontend
 from mesh.config import AgentConfig
