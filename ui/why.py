@@ -2,23 +2,20 @@
 
 In:        the hub, a row and its flow.
 Out:       JSON-ready: the reason in words, who decided, a rule that would allow it, when the pair last worked.
-Elsewhere: story.py shows it; findings.py looks at many flows.
-Source:    Kubernetes API, networking.k8s.io/v1 NetworkPolicy.
+Elsewhere: remedy.py writes the rule; story.py shows it; findings.py looks at many flows.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import numpy as np
-import yaml
 
 from model.row import Kind, Reply, Rows
 from model.vocabulary import DROP_REASONS
 from proto.flow import flow_pb2
-from ui.cards import NOISE
 from ui.hub import Hub
+from ui.remedy import remedy
 from ui.rollup import arrow_keys
 
 DENIED: Final = 133
@@ -48,7 +45,6 @@ REQUEST_DENIED: Final = (
     "(method, path, name, ...), and this is none of them. The proxy of the node refused it."
 )
 
-APP_LABEL: Final = re.compile(r"^(app|app\.kubernetes\.io/name|k8s-app|name|component|tier|role|kind)$")
 TO_ENDPOINT: Final = 101
 
 
@@ -77,70 +73,28 @@ def why(hub: Hub, row: Rows, flow: flow_pb2.Flow) -> dict[str, Any] | None:
             if deciders
             else "No rule allows it; the default is to refuse."
         ),
-        "rule": rule(flow, ingress) if reason == DENIED else "",
-        "worked": last_worked(hub, row),
+        "rule": remedy(flow, ingress) if of_request or reason == DENIED else "",
+        "worked": last_worked(hub, row, of_request),
     }
 
 
-def rule(flow: flow_pb2.Flow, ingress: bool) -> str:
-    """A NetworkPolicy that would allow this flow and no more, as YAML. Empty where there is none."""
-    here, there = (flow.destination, flow.source) if ingress else (flow.source, flow.destination)
-    if not here.namespace or not (selector := _selector(here)):
-        return ""
-    address = flow.IP.source if ingress else flow.IP.destination
-    if there.namespace and (labels := _selector(there)):
-        peer: dict[str, Any] = {"podSelector": {"matchLabels": labels}}
-        if there.namespace != here.namespace:
-            peer["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": there.namespace}}
-    elif address:
-        peer = {"ipBlock": {"cidr": f"{address}/{128 if ':' in address else 32}"}}
-    else:
-        return ""
-    protocol = flow.l4.WhichOneof("protocol") or ""
-    allowed: dict[str, Any] = {"from" if ingress else "to": [peer]}
-    if protocol in ("TCP", "UDP", "SCTP"):
-        allowed["ports"] = [{"port": getattr(flow.l4, protocol).destination_port, "protocol": protocol}]
-    kind = "ingress" if ingress else "egress"
-    name = re.sub(r"[^a-z0-9-]+", "-", f"allow-{_name(there)}".lower().rpartition("/")[2] or "peer").strip("-")[:50]
-    policy = {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {
-            "name": f"{name}-to-{next(iter(selector.values()))}"[:63].strip("-.").lower(),
-            "namespace": here.namespace,
-        },
-        "spec": {
-            "podSelector": {"matchLabels": selector},
-            "policyTypes": [kind.capitalize()],
-            kind: [allowed],
-        },
-    }
-    return yaml.safe_dump(policy, sort_keys=False)
+def last_worked(hub: Hub, row: Rows, of_request: bool) -> dict[str, Any] | None:
+    """The newest sign that the same pair talked, within what is held: an answer, or a delivery.
 
-
-def last_worked(hub: Hub, row: Rows) -> dict[str, Any] | None:
-    """The newest sign that the same pair talked: an answer, or a delivery. Within what is held."""
+    `of_request`: an answer to a request; packets go to and fro for those that are refused, too.
+    """
     ring, key = hub.ring, arrow_keys(row, hub.cards)[0]
     for _, rows in ring.backwards(CHUNK, CHUNK):
         good = np.isin(rows["verdict"], (flow_pb2.FORWARDED, flow_pb2.REDIRECTED)) & (rows["kind"] == Kind.FLOW)
-        good &= (rows["is_reply"] == Reply.TRUE) | (rows["obs_point"] == TO_ENDPOINT)
+        if of_request:
+            good &= (rows["is_reply"] == Reply.TRUE) & (rows["flow_type"] == flow_pb2.L7)
+        else:
+            good &= (rows["is_reply"] == Reply.TRUE) | (rows["obs_point"] == TO_ENDPOINT)
         hits = np.flatnonzero(good)
         hits = hits[arrow_keys(rows[hits], hub.cards) == key] if len(hits) else hits
         if len(hits):
             return {"ms": int(rows["ts_ns"][hits[-1]]) // 1_000_000}
     return None
-
-
-def _selector(endpoint: flow_pb2.Endpoint) -> dict[str, str]:
-    """Labels that pick this workload and little else."""
-    labels = {}
-    for label in endpoint.labels:
-        source, _, rest = label.partition(":")
-        key, _, value = rest.partition("=")
-        if source == "k8s" and not NOISE.search(rest):
-            labels[key] = value
-    telling = {key: value for key, value in labels.items() if APP_LABEL.match(key)}
-    return dict(sorted((telling or labels).items()))
 
 
 def _name(endpoint: flow_pb2.Endpoint) -> str:

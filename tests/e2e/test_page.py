@@ -170,6 +170,9 @@ def test_requests_and_names_of_real_proxies_have_their_views(lab: Lab, page: Loo
         page.until("document.querySelector('requests-view .failing').textContent.includes('/private')")
         page.click("requests-view .failing button")
         page.until("document.querySelector('detail-panel .why')?.textContent.includes('Request denied')")
+        with policy(lab, page.text("detail-panel .why pre")):
+            eventually(page, lambda: code(lab, "echo-other-node:8080/private") == "200")
+        eventually(page, lambda: code(lab, "echo-other-node:8080/private") == "403")
         page.open("?view=dns")
         page.until("document.querySelector('dns-view').textContent.includes('nowhere.example')")
         names = page.text("dns-view tbody")
