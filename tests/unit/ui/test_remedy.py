@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.policy.documents import CiliumNetworkPolicy
-from mesh.resources import parse_manifests
+from mesh.policy.documents.cilium import CiliumNetworkPolicy
+from mesh.resources.manifests import parse_manifests
 from proto.flow import flow_pb2
 from ui.remedy import remedy
 
