@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from observer.perf import SAMPLE_HEAD, _batch_of_few, _first_too_new, _merge, _Piece, read_few, split_records
+from observer.perf_batches import Piece, batch_of_few, merge
+from observer.perf_records import SAMPLE_HEAD, first_too_new, read_few, split_records
 
 
 def sample(event: bytes, time_ns: int = 1) -> bytes:
@@ -93,14 +94,14 @@ def test_loss_keeps_its_place_between_samples() -> None:
     assert [(each.position, each.count, each.time_ns) for each in found.lost] == [(len(first), 17, 5)]
 
 
-def piece(cpu: int, times: list[int], gaps: list[tuple[int, int]] | None = None) -> _Piece:
+def piece(cpu: int, times: list[int], gaps: list[tuple[int, int]] | None = None) -> Piece:
     count = len(times)
     offsets = np.arange(count, dtype=np.int64) + 1000 * cpu
-    return _Piece(cpu, offsets, np.full(count, 8, np.int64), np.array(times, np.int64), gaps or [])
+    return Piece(cpu, offsets, np.full(count, 8, np.int64), np.array(times, np.int64), gaps or [])
 
 
 def test_cpus_are_merged_by_time_and_gaps_keep_their_neighbours() -> None:
-    batch = _merge(
+    batch = merge(
         np.zeros(0, np.uint8),
         [piece(0, [10, 20, 40], [(1, 5), (3, 7)]), piece(1, [15, 30], [(0, 2)]), piece(2, [], [(0, 1)])],
         now_ns=99,
@@ -112,7 +113,7 @@ def test_cpus_are_merged_by_time_and_gaps_keep_their_neighbours() -> None:
 
 
 def test_equal_times_stay_in_the_order_of_cpus() -> None:
-    batch = _merge(np.zeros(0, np.uint8), [piece(0, [10, 10]), piece(1, [10])], now_ns=99)
+    batch = merge(np.zeros(0, np.uint8), [piece(0, [10, 10]), piece(1, [10])], now_ns=99)
     assert batch.cpus.tolist() == [0, 0, 1]
 
 
@@ -127,7 +128,7 @@ def test_equal_times_stay_in_the_order_of_cpus() -> None:
     ],
 )
 def test_events_of_a_later_moment_wait_unless_the_clock_was_set_back(times: list[int], now_ns: int, kept: int) -> None:
-    assert _first_too_new(np.array(times, np.int64), now_ns) == kept
+    assert first_too_new(np.array(times, np.int64), now_ns) == kept
 
 
 @given(st.lists(st.one_of(records, st.binary(max_size=300).map(sample)), max_size=12), st.integers(0, 7))
@@ -160,7 +161,7 @@ def test_of_a_few_events_too_those_after_the_drain_began_are_left_for_the_next()
 def test_a_few_events_make_a_batch_as_many_do() -> None:
     data = b"".join(sample(bytes([number]) * 12, number) for number in range(3))
     events = [(2, 20, 12, 1), (3, 20 + len(data) // 3, 12, 0)]
-    batch = _batch_of_few(data, events)
+    batch = batch_of_few(data, events)
     assert [batch.record(index) for index in range(2)] == [b"\0" * 12, b"\1" * 12]
     assert (batch.times_ns.tolist(), batch.cpus.tolist()) == ([2, 3], [1, 0])
-    assert len(_batch_of_few(b"", [])) == 0
+    assert len(batch_of_few(b"", [])) == 0
