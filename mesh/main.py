@@ -203,6 +203,9 @@ class Agent:
             await asyncio.sleep(RETRY_S)
             if self._attachments.refused or (self.configs is not None and self.configs.waiting):
                 await self.synchronise(self._store.changes(0).revision)
+            elif self.envoy is not None and self.envoy.problems:
+                async with self._round:
+                    await self.envoy.look_again()
 
     async def tell(self) -> None:
         """Keep agent.json up to date between rounds."""
@@ -250,7 +253,7 @@ class Agent:
         if self.dns is not None:
             await self.dns.update(proxy_rules(decided.views, state, self._policies.name_selectors()))
         if self.envoy is not None and self.configs is not None:
-            extra = self.configs.find(cluster)
+            extra = await self.configs.find(cluster)
             if (remaining := self.configs.remaining(cluster)) is not None:
                 # Nothing is sent to a listener that is about to go.
                 self._services.write(self._services.find(cluster, remaining))

@@ -14,6 +14,8 @@ from cli.mesh import cells
 from cli.mesh.view import View, field, listed
 from mesh import identities
 from mesh.backends import Directory
+from mesh.envoyconfig.documents import EnvoyConfig
+from mesh.envoyconfig.translate import selects
 from mesh.policy.documents.kinds import PolicyDocument, policies_among
 from mesh.policy.peers import Identity
 from mesh.policy.translate import Context, rules_of
@@ -145,16 +147,27 @@ def _policy(policy: PolicyDocument, view: View) -> Iterator[Fact]:
         if (identity := _identity(pod, view)) is not None and any(rule.subject.selects(identity) for rule in rules)
     ]
     yield "Selects", selected
-    problems = [
-        f"{name}: {problem}"
-        for name, agent in view.agents.items()
-        for problem in agent.get("parts", {}).get("policy", {}).get("problems", ())
-        if policy.name in problem
-    ]
+    problems = [one for one in _problems(view, "policy") if policy.name in one]
     done = [
         f"{name}: its kernel has the policies of revision {agent['revision']}" for name, agent in view.agents.items()
     ]
     yield "Conditions", problems or done
+
+
+def _envoy_config(config: EnvoyConfig, view: View) -> Iterator[Fact]:
+    problems = [one for one in _problems(view, "envoy-config") if f" {config.key}: " in f" {one}"]
+    here = [one.name for one in view.cluster.nodes() if one.name in view.agents and selects(config, one)]
+    done = [f"{name}: its Envoy has the resources of revision {view.agents[name]['revision']}" for name in here]
+    yield "Conditions", problems or done
+
+
+def _problems(view: View, part: str) -> list[str]:
+    """What agents have against resources, each with the node in front."""
+    return [
+        f"{name}: {problem}"
+        for name, agent in view.agents.items()
+        for problem in agent.get("parts", {}).get(part, {}).get("problems", ())
+    ]
 
 
 def _one_identity(one: CiliumIdentity, view: View) -> Iterator[Fact]:
@@ -180,6 +193,8 @@ FACTS: Final[dict[str, Callable[[Any, View], Iterator[Fact]]]] = {
     "CiliumNetworkPolicy": _policy,
     "CiliumClusterwideNetworkPolicy": _policy,
     "NetworkPolicy": _policy,
+    "CiliumEnvoyConfig": _envoy_config,
+    "CiliumClusterwideEnvoyConfig": _envoy_config,
     "CiliumIdentity": _one_identity,
     "Secret": _secret,
 }

@@ -132,9 +132,11 @@ class EnvoyNode:
             log.warning("Envoy keeps what it has", reason=str(failure))
             self.problems = (str(failure),)
             return False
-        if before == self._files.versions and not self.problems:
+        same = before == self._files.versions
+        if same and not self.problems:
             return True
-        return await self._settled()
+        # What was refused and is the same is not waited for again.
+        return await self._settled(0.0 if same else SETTLE_S)
 
     def _write_policies(self, view: NodeView) -> None:
         for direction in DIRECTIONS:
@@ -180,9 +182,13 @@ class EnvoyNode:
             return False
         return all(listeners.filter_name(parser, direction) in found for direction in DIRECTIONS for parser in PARSERS)
 
-    async def _settled(self) -> bool:
+    async def look_again(self) -> None:
+        """Whether it has taken meanwhile what it had not."""
+        await self._settled(0.0)
+
+    async def _settled(self, within_s: float) -> bool:
         """Wait until Envoy has taken the files, or has said what it does not take."""
-        deadline = time.monotonic() + SETTLE_S
+        deadline = time.monotonic() + within_s
         pause_s = FIRST_POLL_S
         complaints: list[str] = []
         while True:
@@ -194,6 +200,8 @@ class EnvoyNode:
             pause_s = min(pause_s * 2, LONGEST_POLL_S)
         if waiting and not complaints:
             log.warning("Envoy has not taken its resources", waiting=sorted(waiting))
+            # It says what it refuses once, and stays with it.
+            complaints = list(self.problems) or [f"it has not taken {', '.join(sorted(waiting))}"]
         for complaint in set(complaints) - set(self.problems):
             log.warning("Envoy refuses resources", reason=complaint)
         self.problems = tuple(dict.fromkeys(complaints)) if waiting else ()

@@ -11,5 +11,6 @@ Elsewhere: mesh/envoy/ runs Envoy and writes its files; mesh/ingress/ and mesh/g
     clusters.py    clusters and their endpoints
     translate.py   all of it, for one node
     validation.py  Envoy's own opinion, before anything is stored
+    admission.py   the same on each node, for what came into the store past it
     status.py      conditions of the resources
 """

@@ -2,8 +2,8 @@
 
 In:        the cluster's resources; where this node's Envoy has its files, its records and its ports.
 Out:       resources for mesh/envoy/node.py; ports of proxies by service and port, of listeners that listen.
-Elsewhere: translate.py makes the resources; mesh/services/ gives the redirects to the kernel; mesh/main.py calls, so
-           that no redirect is without a listener.
+Elsewhere: admission.py leaves out what Envoy refuses, translate.py makes the resources; mesh/services/ gives the
+           redirects to the kernel; mesh/main.py calls, so that no redirect is without a listener.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from mesh.envoy import records
 from mesh.envoy.admin import AdminError
 from mesh.envoy.node import EnvoyNode, Extra
 from mesh.envoyconfig import messages
+from mesh.envoyconfig.admission import Admission
 from mesh.envoyconfig.listeners import Place
 from mesh.envoyconfig.translate import Translation, translate
 from mesh.resources.base import Key
@@ -57,13 +58,16 @@ class NodeEnvoyConfigs:
             downstream_logs=_logs(records.downstream_logs(_OBSERVED_AT, envoy.records_file)),
             upstream_logs=_logs(records.upstream_logs(_OBSERVED_AT, envoy.records_file)),
         )
+        self._admission = Admission(envoy.folder / "accepted.json", node)
         self._translation = Translation()
         self._problems: frozenset[str] = frozenset()
 
-    def find(self, cluster: Cluster) -> Extra:
+    async def find(self, cluster: Cluster) -> Extra:
         """What the node's Envoy should have; what is wrong is logged once."""
-        self._translation = translate(cluster.resources.values(), self._node, self._place)
+        await self._admission.judge(cluster.resources.values())
+        self._translation = translate(self._admission.admitted(cluster.resources.values()), self._node, self._place)
         problems = {f"{key}: {text}" for key, texts in self._translation.problems.items() for text in texts}
+        problems |= {f"{key}: {text}" for key, text in self._admission.problems.items()}
         for problem in sorted(problems - self._problems):
             log.warning("an Envoy resource is not in effect", reason=problem)
         self._problems = frozenset(problems)
@@ -111,8 +115,10 @@ class NodeEnvoyConfigs:
         count = len(self._translation.resources.listeners)
         message = f"{count} listeners, {len(self._translation.redirects)} services redirected"
         if self._problems:
-            return {"state": "warning", "message": f"{message}; {min(self._problems)}"}
-        return {"state": "ok", "message": message}
+            problems = sorted(self._problems)
+            more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+            return {"state": "warning", "message": f"{message}; {problems[0]}{more}", "problems": problems}
+        return {"state": "ok", "message": message, "problems": []}
 
 
 def _by_name(found: Sequence[Any]) -> Mapping[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ import json
 import re
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from mesh.envoyconfig import messages
 from mesh.envoyconfig.documents import EnvoyConfig
 from mesh.envoyconfig.listeners import Place
 from mesh.envoyconfig.translate import EnvoyResources, translate
-from mesh.resources.base import Metadata, Resource, changed
+from mesh.resources.base import Key, Metadata, Resource, changed
 from mesh.resources.cluster import Node
 from mesh.resources.mistakes import InvalidResource
 from service.failure import Failure
@@ -39,6 +40,15 @@ def check(resource: Resource, where: str) -> None:
     """
     if isinstance(resource, EnvoyConfig) and (text := complaint_about(resource)):
         raise InvalidResource(f"{where} ({resource.key}): {text}")
+
+
+def complaints_about(configs: Sequence[EnvoyConfig]) -> dict[Key, str]:
+    """Envoy's complaints about those that it would refuse; one look when there is none."""
+    here = Node(api_version="v1", kind="Node", metadata=Metadata(name="anywhere"))
+    everywhere = [changed(one, spec=changed(one.spec, node_selector=None)) for one in configs]
+    if not complaint(translate(everywhere, here, nowhere()).resources):
+        return {}
+    return {one.key: text for one in configs if (text := complaint_about(one))}
 
 
 def complaint_about(config: EnvoyConfig) -> str:
