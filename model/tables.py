@@ -56,12 +56,13 @@ class Table(Generic[V]):
 
     def keep(self, used: Iterable[int]) -> npt.NDArray[np.uint32]:
         """Forget all values but those at `used` (sorted, distinct); returns new index by old index."""
-        old, self.values, self._index = self.values, [None], {}
+        old, where = self.values, [index for index in used if index]
+        kept = [old[index] for index in where]
+        self.values = [None, *kept]
+        # They are distinct, so that none has to be looked for.
+        self._index = dict(zip(kept, range(1, len(self.values)), strict=True))  # type: ignore[arg-type]
         moved = np.zeros(len(old), np.uint32)
-        for index in used:
-            value = old[index]
-            if value is not None:
-                moved[index] = self.intern(value)
+        moved[where] = np.arange(1, len(self.values))
         return moved
 
 
