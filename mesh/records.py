@@ -1,8 +1,8 @@
 """Records for the observer, from proxies beside the kernel: access logs become flows there.
 
-In:        JSON objects as bytes, one after the other, on the loop that runs.
+In:        JSON objects or lines of fields as bytes, one after the other, on the loop that runs.
 Out:       unix datagrams of many lines each, to the observer's records socket; a count of what found no room.
-Elsewhere: observer/records_socket.py receives; model/decode/accesslog.py says what the objects hold.
+Elsewhere: observer/records_socket.py receives; model/decode/ says what they hold (accesslog.py, lines.py).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Records:
                 self._untold = 0
 
     def add(self, lines: bytes) -> None:
-        """Send records soon: JSON objects, a line feed between two. Longer ones than DATAGRAM travel alone."""
+        """Send records soon, a line feed between two. Longer ones than DATAGRAM travel alone."""
         if not self._path:
             return
         if self._bytes > LARGEST_WAITING:

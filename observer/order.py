@@ -12,10 +12,12 @@ is no proxy, nothing waits.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from model.decode.lines import Lines
 from model.events import EventBatch
 from model.layouts import MessageType, TracePoint
 from model.text.times import parse_rfc3339
@@ -34,6 +36,18 @@ _FOREVER: Final = 2**63 - 1
 
 Record = tuple[int, Mapping[str, Any]]
 """When it happened, and what."""
+Told = tuple[npt.NDArray[np.int64], Lines]
+"""When they happened, and what."""
+
+
+class Due(NamedTuple):
+    """What has waited long enough."""
+
+    batches: list[EventBatch]
+    records: list[Record]
+    """In order of time."""
+    lines: list[Told]
+    """Each in order of its arrival."""
 
 
 class Order:
@@ -44,6 +58,7 @@ class Order:
         self._until_ns = 0
         self._batches: list[EventBatch] = []
         self._records: list[Record] = []
+        self._lines: list[Told] = []
         self._events = 0
 
     @property
@@ -65,13 +80,19 @@ class Order:
         """Take records; they wait as well."""
         self._records += [(_time(one, arrived_ns), one) for one in records]
 
+    def add_lines(self, lines: Lines, arrived_ns: int) -> None:
+        """Take what our own Envoy tells; it waits as well."""
+        age_ns = arrived_ns - lines.times_ns
+        credible = (age_ns >= 0) & (age_ns < CREDIBLE_NS)
+        self._lines.append((np.where(credible, lines.times_ns, arrived_ns), lines))
+
     def wait_s(self) -> float | None:
         """When to ask for what is due; None: there is nothing."""
-        if not self._batches and not self._records:
+        if not (self._batches or self._records or self._lines):
             return None
         return HOLD_NS / 1e9 / 4
 
-    def due(self, everything: bool = False) -> tuple[list[EventBatch], list[Record]]:
+    def due(self, everything: bool = False) -> Due:
         """What happened long enough ago; everything also when too much waits."""
         everything = everything or self._events > MOST_EVENTS
         cut_ns = _FOREVER if everything else self._clock() - HOLD_NS
@@ -88,7 +109,20 @@ class Order:
         self._records = [one for one in self._records if one[0] > cut_ns]
         self._batches = rest
         self._events = sum(map(len, rest))
-        return batches, sorted(records, key=lambda one: one[0])
+        return Due(batches, sorted(records, key=lambda one: one[0]), self._due_lines(cut_ns))
+
+    def _due_lines(self, cut_ns: int) -> list[Told]:
+        due: list[Told] = []
+        waiting: list[Told] = []
+        for times_ns, lines in self._lines:
+            old = times_ns <= cut_ns
+            for chosen, told in ((old, due), (~old, waiting)):
+                if chosen.all():
+                    told.append((times_ns, lines))
+                elif chosen.any():
+                    told.append((times_ns[chosen], lines.take(np.flatnonzero(chosen))))
+        self._lines = waiting
+        return due
 
 
 def _goes_to_proxy(batch: EventBatch) -> bool:

@@ -21,11 +21,13 @@ from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import structlog
 
 from model.decode import Decoded, Decoder
 from model.decode.few import FewDecoder
+from model.decode.lines import Lines, is_line, join_lines, read_lines
 from model.events import EventBatch
 from model.ring import Ring
 from model.row import Rows, empty_rows
@@ -118,7 +120,12 @@ class Pipeline:
         """Take records from the socket."""
         if self._recorder is not None:
             self._recorder.offer(records)
-        parsed = list(self._parsed(records.lines))
+        texts: tuple[list[bytes], list[bytes]] = [], []
+        for one in records.lines:
+            texts[is_line(one)].append(one)
+        if texts[True]:
+            self._order.add_lines(self._read(texts[True]), records.time_ns)
+        parsed = list(self._parsed(texts[False]))
         agents = [one for one in parsed if _is_agents(one)]
         if agents:
             self._store_rows(self._decoded_records(agents, [records.time_ns] * len(agents)))
@@ -217,15 +224,19 @@ class Pipeline:
     def _release_due(self, everything: bool = False) -> None:
         """Store what has waited long enough, in order of time."""
         self._release = None
-        batches, records = self._order.due(everything)
+        batches, records, lines = self._order.due(everything)
         self._release_later()
         parts = [self._decoded_events(batch) for batch in split(join(batches), TURN_EVENTS)] if batches else []
         if records:
             times_ns, parsed = zip(*records, strict=True)
             parts.append(self._decoded_records(parsed, times_ns))
+        if lines:
+            line_times = np.concatenate([times_ns for times_ns, _ in lines])
+            parts.append(self._decoded_lines(join_lines([one for _, one in lines]), line_times))
         if parts:
             rows = joined(parts)
-            self._store_rows(take(rows, np.argsort(rows["ts_ns"], kind="stable")) if records else rows)
+            in_order = not (records or lines)
+            self._store_rows(rows if in_order else take(rows, np.argsort(rows["ts_ns"], kind="stable")))
             self.bell.ring()
 
     def _process(self, items: Iterable[Fed]) -> None:
@@ -280,9 +291,14 @@ class Pipeline:
 
     def _process_records(self, records: JsonRecords) -> None:
         """Runs of one kind are decoded together, so that the order stays."""
-        for _, group in groupby(self._parsed(records.lines), key=_is_agents):
-            parsed = list(group)
-            self._store_rows(self._decoded_records(parsed, [records.time_ns] * len(parsed)))
+        for are_lines, texts in groupby(records.lines, key=is_line):
+            if are_lines:
+                lines = self._read(list(texts))
+                self._store_rows(self._decoded_lines(lines, np.full(len(lines), records.time_ns, np.int64)))
+                continue
+            for _, group in groupby(self._parsed(texts), key=_is_agents):
+                parsed = list(group)
+                self._store_rows(self._decoded_records(parsed, [records.time_ns] * len(parsed)))
 
     def _decoded_records(self, parsed: Sequence[dict[str, Any]], times_ns: Sequence[int]) -> Rows:
         """Rows of records of one kind."""
@@ -294,6 +310,21 @@ class Pipeline:
             self.errors["internal_error"] += len(parsed)
             return empty_rows(0)
         return self._counted(decoded)
+
+    def _decoded_lines(self, lines: Lines, times_ns: npt.NDArray[np.int64]) -> Rows:
+        try:
+            decoded = self._decoder.decode_lines(lines, times_ns)
+        except Exception:
+            log.exception("lines could not be decoded", lines=len(lines))
+            self.errors["internal_error"] += len(lines)
+            return empty_rows(0)
+        return self._counted(decoded)
+
+    def _read(self, texts: Sequence[bytes]) -> Lines:
+        lines = read_lines(texts)
+        if len(lines) < len(texts):
+            self.errors["malformed_record"] += len(texts) - len(lines)
+        return lines
 
     def _parsed(self, lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
         for line in lines:

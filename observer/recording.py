@@ -61,12 +61,12 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class JsonRecords:
-    """Records that arrive as text: the proxies' access logs, the agent's notifications."""
+    """Records that arrive as text: the proxies' access logs, the agent's notifications. JSON, but for our own Envoy."""
 
     time_ns: int
     """When they arrived, ns since the epoch."""
     lines: tuple[bytes, ...]
-    """One JSON object each, without line breaks."""
+    """One JSON object each, or one line of fields (model/decode/lines.py); without line breaks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The socket that takes records from beside the kernel: the proxies' access logs, the agent's notifications.
 
-In:        unix datagrams, one or more JSON objects each, one per line: access log records (golden/events' `record`), or
-           agent notifications, whose `type` is a number (model/decode).
+In:        unix datagrams, one or more lines each: JSON objects, which are access log records (golden/events' `record`)
+           or agent notifications, whose `type` is a number (model/decode); or what our own Envoy tells, shorter
+           (model/decode/lines.py).
 Out:       JsonRecords, in order of arrival.
 Elsewhere: model/ decodes them into the same stream as kernel events; mesh/ and its proxies send them.
 """

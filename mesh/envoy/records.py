@@ -1,12 +1,15 @@
-"""Requests and responses as Envoy writes them down: in the very form that the observer reads.
+"""Requests and responses as Envoy writes them down: lines of fields, in the very form that the observer reads.
 
 In:        the path of a file.
 Out:       access logs for Envoy's configuration.
-Elsewhere: spool.py carries what Envoy writes to the observer; model/decode/accesslog.py reads it.
+Elsewhere: spool.py carries what Envoy writes to the observer; model/decode/lines.py says what the fields are and reads
+           them.
 
-Envoy writes JSON, and escapes whatever is in a path or a header; nothing in Python looks at a record. A request is
-written when a connection to a server is there for it, before the server has it; the response when it is over. Tries
-of one request are told one by one. What no server ever gets is written at the end: refused, or failed.
+Envoy puts texts one after the other, which costs it a third of what JSON does, and the observer a fifth; nothing
+between them looks at a record. Whatever is in a path or a header is written as it is: Envoy takes no request in which
+there is a control character, beside the tab, and the fields are separated by one. A request is written when a
+connection to a server is there for it, before the server has it; the response when it is over. Tries of one request are
+told one by one. What no server ever gets is written at the end: refused, or failed.
 """
 
 from __future__ import annotations
@@ -14,9 +17,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from model.decode.lines import FIELDS, SEPARATOR
+
 Tree = dict[str, Any]
 
-_TIME: Final = "(%Y-%m-%dT%H:%M:%S.%9fZ)"
+_TIME: Final = "(%s%9f)"
+"""Nanoseconds since the epoch."""
 _UNREACHED: Final = ("UF", "UH", "UO", "NR", "NC")
 """Why no server was asked: no connection, none there, too many, no route, no cluster."""
 _FAILED: Final = (*_UNREACHED, "UC", "UR", "UT", "URX", "LH", "UMSDR", "DPE", "DT", "OM")
@@ -27,11 +33,9 @@ _BAD_GATEWAY: Final = 502
 LONGEST_URL: Final = 2048
 LONGEST_HEADER: Final = 256
 
-_CLIENT: Final = {"ip": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "port": "%DOWNSTREAM_REMOTE_PORT%"}
-_SERVER: Final = {"ip": "%UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "port": "%UPSTREAM_REMOTE_PORT%"}
-_WANTED: Final = {"ip": "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%", "port": "%DOWNSTREAM_LOCAL_PORT%"}
-_REQUEST_HEADERS: Final = ("X-Request-Id", "User-Agent", "Traceparent")
-"""Of a record of a request. The id joins it with its response, the trace with others."""
+_CLIENT: Final = {"client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "client_port": "%DOWNSTREAM_REMOTE_PORT%"}
+_SERVER: Final = {"server": "%UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "server_port": "%UPSTREAM_REMOTE_PORT%"}
+_WANTED: Final = {"server": "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%", "server_port": "%DOWNSTREAM_LOCAL_PORT%"}
 
 
 def upstream_logs(point: str, file: str) -> list[Tree]:
@@ -74,32 +78,28 @@ def status_is(operator: str, number: int) -> Tree:
 
 
 def _request(point: str, verdict: str, server: Tree) -> Tree:
-    return _record("Request", "START_TIME", point, verdict, _CLIENT, server, _REQUEST_HEADERS, {})
+    agent = {"user_agent": f"%REQ(USER-AGENT):{LONGEST_HEADER}%"}
+    return _record("Request", point, verdict, server) | {"time": f"%START_TIME{_TIME}%"} | agent
 
 
 def _response(point: str, server: Tree) -> Tree:
-    code = {"code": "%RESPONSE_CODE%"}
-    return _record("Response", "EMIT_TIME", point, "Forwarded", server, _CLIENT, _REQUEST_HEADERS[:1], code)
+    about = {"time": f"%EMIT_TIME{_TIME}%", "code": "%RESPONSE_CODE%"}
+    return _record("Response", point, "Forwarded", server) | about
 
 
-def _record(
-    kind: str, time: str, point: str, verdict: str, source: Tree, target: Tree, headers: Sequence[str], more: Tree
-) -> Tree:
+def _record(kind: str, point: str, verdict: str, server: Tree) -> Tree:
     return {
+        **_CLIENT,
+        **server,
         "type": kind,
-        "timestamp": f"%{time}{_TIME}%",
+        "began": f"%START_TIME{_TIME}%",
         "observation_point": point.capitalize(),
-        "source_endpoint": source,
-        "destination_endpoint": target,
         "verdict": verdict,
-        "transport_protocol": 6,
-        "http": {
-            **more,
-            "method": "%REQ(:METHOD)%",
-            "url": f"%REQ(:SCHEME)%://%REQ(:AUTHORITY):{LONGEST_HEADER}%%REQ(:PATH):{LONGEST_URL}%",
-            "protocol": "%PROTOCOL%",
-            "headers": {name: f"%REQ({name}):{LONGEST_HEADER}%" for name in headers},
-        },
+        "method": "%REQ(:METHOD)%",
+        "url": f"%REQ(:SCHEME)%://%REQ(:AUTHORITY):{LONGEST_HEADER}%%REQ(:PATH):{LONGEST_URL}%",
+        "protocol": "%PROTOCOL%",
+        "request_id": f"%REQ(X-REQUEST-ID):{LONGEST_HEADER}%",
+        "traceparent": f"%REQ(TRACEPARENT):{LONGEST_HEADER}%",
     }
 
 
@@ -108,12 +108,13 @@ def _all(*filters: Tree) -> Tree:
 
 
 def _log(file: str, chosen: Tree, record: Tree) -> Tree:
+    line = SEPARATOR.join(record.get(name, "") for name in FIELDS)
     return {
         "name": "envoy.access_loggers.file",
         "filter": chosen,
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
             "path": file,
-            "log_format": {"json_format": record, "omit_empty_values": True},
+            "log_format": {"text_format_source": {"inline_string": f"{line}\n"}, "omit_empty_values": True},
         },
     }

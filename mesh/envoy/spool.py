@@ -29,7 +29,7 @@ from mesh.records import DATAGRAM, Records
 from service.failure import Failure
 
 LIMIT: Final = 32 * 2**20
-"""Bytes of a file: more than 40,000 records. Of these there are two at most."""
+"""Bytes of a file: about 150,000 records. Of these there are two at most."""
 SEGMENT: Final = 8 * 2**20
 """A file that is longer is followed by a new one."""
 READ: Final = DATAGRAM

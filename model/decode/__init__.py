@@ -10,8 +10,8 @@ event.py     any event, one at a time: the reference for columns.py
 resolve.py   names behind addresses and numbers, remembered; cache.py remembers columns
 """
 
-from model.decode.accesslog import Redaction
 from model.decode.decoder import Decoded, Decoder
 from model.decode.errors import DecodeError, ErrorClass
+from model.decode.http_parts import Redaction
 
 __all__ = ["DecodeError", "Decoded", "Decoder", "ErrorClass", "Redaction"]

@@ -15,12 +15,30 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from model.address import LOW_HALF, Address, parse_address
 from model.decode.errors import DecodeError, ErrorClass
+from model.decode.http_parts import (
+    FLOW,
+    HTTP,
+    HTTP_CODE,
+    IP,
+    L7,
+    L7_LATENCY,
+    L7_TYPE,
+    REDACTED,
+    REQUEST_ID,
+    TRACEPARENT,
+    Redaction,
+    header,
+    make_header,
+    method_and_protocol,
+    sized,
+    trace_context,
+    trace_id_of,
+)
 from model.decode.resolve import Resolver
 from model.draft import pack_fields
 from model.knowledge import add_workload, cluster_of
@@ -29,18 +47,14 @@ from model.row import IP_NOT_USED, IPV4, IPV6, L4, Bit, Kind, Reply
 from model.text.quote import quote
 from model.text.times import parse_rfc3339
 from model.vocabulary import DNS_RCODES, DNS_TYPES, UNKNOWN_DNS
-from model.wire import BYTES, VARINT, number, tag, varint
+from model.wire import BYTES, VARINT, number, tag
 from proto.flow import flow_pb2
 
 V = TypeVar("V")
 
-REDACTED: Final = "HUBBLE_REDACTED"
 _REMEMBERED: Final = 10_000
 """Requests that wait for their response."""
 _ENDS: Final = 65_536
-_REQUEST_ID: Final = "X-Request-Id"
-_TRACEPARENT: Final = "Traceparent"
-
 _TYPES: Final = {"Request": flow_pb2.REQUEST, "Response": flow_pb2.RESPONSE, "Sample": flow_pb2.SAMPLE}
 _VERDICTS: Final = {
     "Forwarded": flow_pb2.FORWARDED,
@@ -53,59 +67,9 @@ _PROTOCOLS: Final = {6: L4.TCP, 17: L4.UDP, 132: L4.SCTP}
 _FAMILIES: Final = {"ipv4": IPV4, "ipv6": IPV6}
 _ADDRESS_KEYS: Final = {IP_NOT_USED: "", IPV4: "ipv4", IPV6: "ipv6"}
 _NOTHING: Final[Mapping[str, Any]] = {}
-
-_FLOW: Final = {field.name: tag(field.number, BYTES) for field in flow_pb2.Flow.DESCRIPTOR.fields}
-_IP: Final = {field.name: tag(field.number, BYTES) for field in flow_pb2.IP.DESCRIPTOR.fields}
-_L7: Final = {field.name: tag(field.number, BYTES) for field in flow_pb2.Layer7.DESCRIPTOR.fields}
-_L7_TYPE: Final = tag(flow_pb2.Layer7.DESCRIPTOR.fields_by_name["type"].number, VARINT)
-_L7_LATENCY: Final = tag(flow_pb2.Layer7.DESCRIPTOR.fields_by_name["latency_ns"].number, VARINT)
-_HTTP: Final = {field.name: tag(field.number, BYTES) for field in flow_pb2.HTTP.DESCRIPTOR.fields}
-_HTTP_CODE: Final = tag(flow_pb2.HTTP.DESCRIPTOR.fields_by_name["code"].number, VARINT)
 _DNS: Final = {field.name: tag(field.number, BYTES) for field in flow_pb2.DNS.DESCRIPTOR.fields}
 _DNS_TTL: Final = tag(flow_pb2.DNS.DESCRIPTOR.fields_by_name["ttl"].number, VARINT)
 _DNS_RCODE: Final = tag(flow_pb2.DNS.DESCRIPTOR.fields_by_name["rcode"].number, VARINT)
-_HEADER_KEY, _HEADER_VALUE = (tag(field.number, BYTES) for field in flow_pb2.HTTPHeader.DESCRIPTOR.fields)
-
-
-@dataclass(frozen=True, slots=True)
-class Redaction:
-    """What of a request nobody shall read. Header names in lower case."""
-
-    userinfo: bool = True
-    """The password in a URL."""
-    query: bool = False
-    """Query and fragment of a URL."""
-    headers: bool = False
-    """Values of headers: all of them, unless lists say which."""
-    allow: frozenset[str] = field(default_factory=frozenset)
-    deny: frozenset[str] = field(default_factory=frozenset)
-
-    def hides(self, header: str) -> bool:
-        """Whether the values of this header are hidden."""
-        if not self.headers:
-            return False
-        name = header.lower()
-        return name not in self.allow and (name in self.deny or bool(self.allow) or not self.deny)
-
-    def url(self, text: str) -> str:
-        """A URL without what must be hidden."""
-        if self.query:
-            text = text.partition("#")[0].partition("?")[0]
-        if self.userinfo and "@" in text:
-            text = _without_password(text)
-        return text
-
-
-def _without_password(url: str) -> str:
-    scheme, slashes, rest = url.partition("//")
-    if not slashes:
-        return url
-    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
-    userinfo, at, host = rest[:end].rpartition("@")
-    user, colon, _ = userinfo.partition(":")
-    if not at or not colon:
-        return url
-    return f"{scheme}//{user}:{REDACTED}@{host}{rest[end:]}"
 
 
 class _Memory(Generic[V]):
@@ -125,7 +89,7 @@ class _Memory(Generic[V]):
         return self._values.pop(request_id, None)
 
 
-class _End(NamedTuple):
+class RecordEnd(NamedTuple):
     """One side of a record, remembered."""
 
     labels: Sequence[str]
@@ -142,6 +106,23 @@ class _End(NamedTuple):
     is_frontend: bool
 
 
+class About(NamedTuple):
+    """The words of a record that are few, as numbers."""
+
+    kind: int
+    verdict: int
+    direction: int
+    family: int
+    l4: int
+
+
+def odd_addresses(src: RecordEnd, dst: RecordEnd) -> bytes:
+    """flow.IP, where the row's numbers would not give back the texts."""
+    if not (src.odd_text or dst.odd_text):
+        return b""
+    return sized(FLOW["IP"], sized(IP["source"], src.text) + sized(IP["destination"], dst.text))
+
+
 class AccessLogDecoder:
     """Decodes records one after the other; their order matters, since responses look for their requests."""
 
@@ -150,7 +131,7 @@ class AccessLogDecoder:
         self._redaction = redaction
         self._started: _Memory[int] = _Memory()
         self._traces: _Memory[str] = _Memory()
-        self._ends: dict[tuple[Any, ...], _End] = {}
+        self._ends: dict[tuple[Any, ...], RecordEnd] = {}
         self.node = 0
         """Index of this node in Tables.nodes."""
 
@@ -167,24 +148,22 @@ class AccessLogDecoder:
 
     def _decode(self, get: Callable[[str], Any], ts_ns: int) -> bytes:
         logged_ns = _nanoseconds(get("timestamp") or "")
-        kind, verdict, direction, family, l4 = _shape(
-            get("type"), get("verdict"), get("observation_point"), get("ip_version"), get("transport_protocol")
-        )
         told_src, told_dst = get("source_endpoint") or _NOTHING, get("destination_endpoint") or _NOTHING
-        if "ip" in told_src:
-            family = IPV6 if ":" in told_src["ip"] else IPV4
-        src, dst = self._end(told_src, family), self._end(told_dst, family)
-        sport, dport = (told_src.get("port") or 0, told_dst.get("port") or 0) if l4 else (0, 0)
+        version = version_of(told_src["ip"]) if "ip" in told_src else get("ip_version")
+        words = about(get("type"), get("verdict"), get("observation_point"), version, get("transport_protocol"))
+        src, dst = self.end(told_src, words.family), self.end(told_dst, words.family)
+        sport, dport = (told_src.get("port") or 0, told_dst.get("port") or 0) if words.l4 else (0, 0)
         http = get("http")
-        latency_ns, trace_id = self._join(http, kind, logged_ns) if http else (0, "")
-        l7, summary = self._l7(get, http, kind, latency_ns)
-        aux = _sized(_FLOW["l7"], l7)
+        latency_ns, trace_id = self._join(http, words.kind, logged_ns) if http else (0, "")
+        l7, summary = self._l7(get, http, words.kind, latency_ns)
+        aux = sized(FLOW["l7"], l7)
         if summary:
-            aux += _sized(_FLOW["Summary"], summary.encode("utf-8", "replace"))
-        if trace_id:
-            aux += _sized(_FLOW["trace_context"], _sized(_FIRST, _sized(_FIRST, trace_id.encode())))
-        if src.odd_text or dst.odd_text:
-            aux += _sized(_FLOW["IP"], _sized(_IP["source"], src.text) + _sized(_IP["destination"], dst.text))
+            aux += sized(FLOW["Summary"], summary.encode("utf-8", "replace"))
+        aux += trace_context(trace_id) + odd_addresses(src, dst)
+        return self.pack(words, src, dst, sport, dport, ts_ns, self._resolver.tables.aux.intern(aux))
+
+    def pack(self, words: About, src: RecordEnd, dst: RecordEnd, sport: int, dport: int, ts_ns: int, aux: int) -> bytes:
+        """A row. `aux` is an index."""
         resolver = self._resolver
         return pack_fields(
             ts_ns,
@@ -201,7 +180,7 @@ class AccessLogDecoder:
             resolver.service(dst.address, dport) if dst.is_frontend else 0,
             0,
             self.node,
-            resolver.tables.aux.intern(aux),
+            aux,
             _ACCESS_LOG,
             0,
             0,
@@ -214,17 +193,17 @@ class AccessLogDecoder:
             b"",
             _KIND,
             flow_pb2.L7,
-            verdict,
-            family,
-            l4,
-            _TRUE if kind == flow_pb2.RESPONSE else _FALSE,
-            direction,
+            words.verdict,
+            words.family,
+            words.l4,
+            _TRUE if words.kind == flow_pb2.RESPONSE else _FALSE,
+            words.direction,
             0,
             0,
             0,
         )
 
-    def _end(self, told: Mapping[str, Any], family: int) -> _End:
+    def end(self, told: Mapping[str, Any], family: int) -> RecordEnd:
         """One side: id, identity and labels as told, the rest as known for its address."""
         text = told.get("ip") or told.get(_ADDRESS_KEYS[family]) or ""
         labels = told.get("labels") or ()
@@ -237,7 +216,7 @@ class AccessLogDecoder:
             self._ends[key] = end
         return end
 
-    def _make_end(self, told: Mapping[str, Any], text: str, labels: Sequence[str], family: int) -> _End:
+    def _make_end(self, told: Mapping[str, Any], text: str, labels: Sequence[str], family: int) -> RecordEnd:
         address = parse_address(text)
         knowledge = self._resolver.knowledge
         if "ip" in told:
@@ -248,7 +227,7 @@ class AccessLogDecoder:
             index, endpoint_id = self._told_endpoint(told, labels, address)
         number = address.number if address else 0
         usual = address is not None and address.version == (4 if family == IPV4 else 6) and str(address) == text
-        return _End(
+        return RecordEnd(
             labels=labels,
             endpoint=index,
             id=endpoint_id,
@@ -283,9 +262,9 @@ class AccessLogDecoder:
     def _join(self, http: Mapping[str, Any], kind: int, logged_ns: int) -> tuple[int, str]:
         """Latency and trace id, by request id: a request is remembered, its response recalls it."""
         headers = http.get("headers") or {}
-        request_id = _first(headers, _REQUEST_ID)
+        request_id = _first(headers, REQUEST_ID)
         if kind == flow_pb2.REQUEST:
-            trace_id = _trace_id(_first(headers, _TRACEPARENT))
+            trace_id = trace_id_of(_first(headers, TRACEPARENT))
             if request_id:
                 self._started.remember(request_id, logged_ns)
                 if trace_id:
@@ -305,18 +284,18 @@ class AccessLogDecoder:
         if http is not None:
             body, summary = self._http(http, kind, latency_ns)
             if latency_ns:
-                start += number(_L7_LATENCY, latency_ns)
-            return start + _sized(_L7["http"], body), summary
+                start += number(L7_LATENCY, latency_ns)
+            return start + sized(L7["http"], body), summary
         dns = get("dns")
         if dns is not None:
             body, summary = _dns(dns, kind)
             if kind == flow_pb2.RESPONSE and (waited_ns := get("latency_ns")):
-                start += number(_L7_LATENCY, int(waited_ns))
-            return start + _sized(_L7["dns"], body), summary
+                start += number(L7_LATENCY, int(waited_ns))
+            return start + sized(L7["dns"], body), summary
         kafka = get("kafka")
         if kafka is not None:
             message, summary = _kafka(kafka, kind)
-            return start + _sized(_L7["kafka"], message.SerializeToString()), summary
+            return start + sized(L7["kafka"], message.SerializeToString()), summary
         other = get("l7")
         return start, _generic_summary(other) if other is not None else ""
 
@@ -324,14 +303,14 @@ class AccessLogDecoder:
         method, protocol, url = http.get("method") or "", http.get("protocol") or "", http.get("url") or ""
         if self._redaction.query or "@" in url:
             url = self._redaction.url(url)
-        body = _method_and_protocol(method, protocol) + _sized(_HTTP["url"], url.encode("utf-8", "replace"))
+        body = method_and_protocol(method, protocol) + sized(HTTP["url"], url.encode("utf-8", "replace"))
         headers = http.get("headers")
         if headers:
             body += self._headers(headers)
         if kind == flow_pb2.REQUEST:
             return body, f"{protocol} {method} {url}"
         code = http.get("code") or 0
-        body += number(_HTTP_CODE, code)
+        body += number(HTTP_CODE, code)
         if kind != flow_pb2.RESPONSE:
             return body, ""
         return body, f"{protocol} {code} {latency_ns // 1_000_000}ms ({method} {url})"
@@ -345,7 +324,7 @@ class AccessLogDecoder:
             if self._redaction.headers and self._redaction.hides(key):
                 values = (REDACTED,) * len(values)
             # Request ids are as many as requests and would push everything else out of the cache.
-            make = _make_header if key == _REQUEST_ID else _header
+            make = make_header if key == REQUEST_ID else header
             for value in values:
                 parts.append(make(key, value))
         return b"".join(parts)
@@ -356,47 +335,24 @@ _KIND, _TRUE, _FALSE = int(Kind.FLOW), int(Reply.TRUE), int(Reply.FALSE)
 _ACCESS_LOG: Final = int(MessageType.ACCESS_LOG)
 
 
-_L7_STARTS: Final = {kind: number(_L7_TYPE, kind) for kind in (0, *_TYPES.values())}
-_FIRST: Final = tag(1, BYTES)
-"""Of flow.TraceContext and flow.TraceParent: their only fields."""
-_ONE_BYTE: Final = tuple(bytes([length]) for length in range(0x80))
+_L7_STARTS: Final = {kind: number(L7_TYPE, kind) for kind in (0, *_TYPES.values())}
 
 
-def _sized(field_tag: bytes, body: bytes) -> bytes:
-    """A length-delimited field. As `wire.message`; a call less counts here."""
-    length = len(body)
-    return field_tag + (_ONE_BYTE[length] if length < 0x80 else varint(length)) + body
+def version_of(ip: str) -> str:
+    """As in the field ip_version."""
+    return "ipv6" if ":" in ip else "ipv4"
 
 
 @lru_cache(maxsize=1024)
-def _shape(
-    kind: str | None, verdict: str | None, point: str | None, version: str | None, protocol: int | None
-) -> tuple[int, int, int, int, int]:
-    """The words of a record that are few, as numbers: L7 type, verdict, direction, family, L4."""
-    return (
+def about(kind: str | None, verdict: str | None, point: str | None, version: str | None, protocol: int | None) -> About:
+    """Numbers for words."""
+    return About(
         _TYPES.get(kind or "", flow_pb2.UNKNOWN_L7_TYPE),
         _VERDICTS.get(verdict or "", flow_pb2.VERDICT_UNKNOWN),
         _DIRECTIONS.get(point or "", flow_pb2.TRAFFIC_DIRECTION_UNKNOWN),
         _FAMILIES.get(version or "", IP_NOT_USED),
         int(_PROTOCOLS.get(protocol or 0, L4.NONE)),
     )
-
-
-@lru_cache(maxsize=1024)
-def _method_and_protocol(method: str, protocol: str) -> bytes:
-    return b"".join(
-        _sized(_HTTP[name], text.encode("utf-8", "replace"))
-        for name, text in (("method", method), ("protocol", protocol))
-        if text
-    )
-
-
-def _make_header(key: str, value: str) -> bytes:
-    pair = _sized(_HEADER_KEY, key.encode("utf-8", "replace")) + _sized(_HEADER_VALUE, value.encode("utf-8", "replace"))
-    return _sized(_HTTP["headers"], pair)
-
-
-_header = lru_cache(maxsize=4096)(_make_header)
 
 
 def _first(headers: Mapping[str, Sequence[str] | str], name: str) -> str:
@@ -426,41 +382,24 @@ def _nanoseconds(text: str) -> int:
     return seconds * 1_000_000_000 + nanos
 
 
-def _trace_id(traceparent: str) -> str:
-    """Trace id of a header of that name, empty unless it is valid. Source: W3C Trace Context, section 3.2."""
-    parts = traceparent.split("-")
-    if len(parts) < 4 or [len(part) for part in parts[:4]] != [2, 32, 16, 2]:
-        return ""
-    if not all(_LOWER_HEX.issuperset(part) for part in parts[:4]):
-        return ""
-    version, trace_id, parent_id, flags = parts[:4]
-    valid = version != "ff" and int(trace_id, 16) and int(parent_id, 16)
-    if version == "00" and (len(parts) > 4 or int(flags, 16) > 2):
-        valid = 0
-    return trace_id if valid else ""
-
-
-_LOWER_HEX: Final = frozenset("0123456789abcdef")
-
-
 @lru_cache(maxsize=1024)
 def _dns_types(field_tag: bytes, numbers: tuple[int, ...]) -> tuple[bytes, str]:
     """A repeated field of type names, and these joined by commas."""
     names = [DNS_TYPES.get(number, UNKNOWN_DNS) for number in numbers]
-    return b"".join(_sized(field_tag, name.encode()) for name in names), ",".join(names)
+    return b"".join(sized(field_tag, name.encode()) for name in names), ",".join(names)
 
 
 def _texts(field_tag: bytes, texts: Iterable[str]) -> bytes:
-    return b"".join([_sized(field_tag, text.encode("utf-8", "replace")) for text in texts])
+    return b"".join([sized(field_tag, text.encode("utf-8", "replace")) for text in texts])
 
 
 def _dns(dns: Mapping[str, Any], kind: int) -> tuple[bytes, str]:
     get = dns.get
     query, source = get("Query") or "", get("ObservationSource") or ""
     body, types = _dns_types(_DNS["qtypes"], tuple(get("QTypes") or ()))
-    body += _sized(_DNS["query"], query.encode("utf-8", "replace"))
+    body += sized(_DNS["query"], query.encode("utf-8", "replace"))
     if source:
-        body += _sized(_DNS["observation_source"], source.encode("utf-8", "replace"))
+        body += sized(_DNS["observation_source"], source.encode("utf-8", "replace"))
     if kind == flow_pb2.REQUEST:
         return body, f"DNS Query {query} {types}"
     ips, names, ttl, rcode = get("IPs") or (), get("CNAMEs") or (), get("TTL") or 0, get("RCode") or 0

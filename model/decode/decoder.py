@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.wrappers_pb2 import Int32Value
 
-from model.decode.accesslog import AccessLogDecoder, Redaction
+from model.decode.accesslog import AccessLogDecoder
 from model.decode.agent_events import agent_event
 from model.decode.columns import CHUNK, Windows, decode_columns
 from model.decode.errors import DecodeError, ErrorClass
 from model.decode.event import EventDecoder
+from model.decode.http_parts import Redaction
+from model.decode.lines import LineDecoder, Lines
 from model.decode.resolve import Resolver
 from model.draft import Draft
 from model.events import EventBatch, LostSamples
@@ -53,6 +55,7 @@ class Decoder:
         self._resolver = Resolver(tables, knowledge)
         self._events = EventDecoder(self._resolver)
         self._records = AccessLogDecoder(self._resolver, redaction or Redaction())
+        self._lines = LineDecoder(self._records, self._resolver, redaction or Redaction())
         self.node = node
 
     @property
@@ -63,11 +66,12 @@ class Decoder:
     @node.setter
     def node(self, index: int) -> None:
         self._node = self._events.node = self._records.node = index
+        self._lines.forget()
 
     def update(self, knowledge: Knowledge) -> None:
         """Know this from now on."""
         self._resolver.update(knowledge)
-        self._records.forget()
+        self._forget_records()
 
     def decode(self, batch: EventBatch) -> Decoded:
         """Rows of one drain of the perf rings; what the kernel lost stands at its place among them."""
@@ -128,6 +132,13 @@ class Decoder:
                 errors[error.error_class] += 1
         return Decoded(_rows(rows), errors)
 
+    def decode_lines(self, lines: Lines, times_ns: npt.NDArray[np.int64]) -> Decoded:
+        """Rows of what our own Envoy tells. `times_ns`: when each is to have been."""
+        self._refresh()
+        rows = self._lines.decode(lines, times_ns)
+        lacking = len(lines) - len(rows)
+        return Decoded(rows, Counter({ErrorClass.DECODE_ERROR: lacking}) if lacking else Counter())
+
     def decode_event(self, record: bytes, *, cpu: int, ts_ns: int) -> Rows:
         """The row of one event, decoded on its own. Raises: DecodeError."""
         self._refresh()
@@ -163,7 +174,11 @@ class Decoder:
 
     def _refresh(self) -> None:
         if self._resolver.refresh():
-            self._records.forget()
+            self._forget_records()
+
+    def _forget_records(self) -> None:
+        self._records.forget()
+        self._lines.forget()
 
     def _draft(self, kind: Kind, ts_ns: int, aux: bytes) -> Draft:
         return Draft(ts_ns=ts_ns, node=self._node, kind=kind, aux=self._tables.aux.intern(aux))

@@ -24,6 +24,7 @@ from mesh.envoy.matching import NodeView
 from mesh.envoy.node import EnvoyNode
 from mesh.envoy.process import forget_memory
 from mesh.records import Records
+from tests.support.lines import record_of
 from tests.support.testnet import inside
 from tests.support.waiting import eventually
 
@@ -80,7 +81,7 @@ class EnvoyHost:
     def _receive(self) -> int:
         while True:
             try:
-                self._lines += [json.loads(line) for line in self._socket.recv(2**20).splitlines()]
+                self._lines += [record_of(line) for line in self._socket.recv(2**20).splitlines()]
             except BlockingIOError:
                 return len(self._lines)
 

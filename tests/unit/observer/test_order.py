@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.decode.lines import SEPARATOR, Lines, read_lines
 from model.layouts import MessageType, TracePoint
 from observer.order import HOLD_NS, KEEP_NS, Order
 from tests.support.batches import make_batch
@@ -29,6 +30,10 @@ def record(ns: int) -> dict[str, str]:
     return {"timestamp": f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z"}
 
 
+def lines(*times_ns: int) -> Lines:
+    return read_lines([SEPARATOR.join([str(ns), "0", "1", "", "", "", "shape"]).encode() for ns in times_ns])
+
+
 def test_where_no_packet_goes_to_a_proxy_nothing_waits() -> None:
     order = Order(Clock())
     assert not order.holds(make_batch([OTHER], [START]))
@@ -40,9 +45,9 @@ def test_a_record_that_comes_late_stands_between_the_packets_of_its_time() -> No
     order = Order(clock)
     assert order.holds(make_batch([TO_PROXY, OTHER], [START - 3, START - 1]))
     order.add([record(START - 2)], START)
-    assert order.due() == ([], [])
+    assert order.due() == ([], [], [])
     clock.now += HOLD_NS - 2
-    batches, records = order.due()
+    batches, records, _ = order.due()
     assert [batch.times_ns.tolist() for batch in batches] == [[START - 3]]
     assert [time for time, _ in records] == [START - 2]
     clock.now += 2
@@ -67,23 +72,47 @@ def test_a_time_that_cannot_be_is_not_believed() -> None:
     assert [time for time, _ in order.due()[1]] == [START] * 4
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 2 * HOLD_NS)), max_size=30))
-def test_all_that_goes_in_comes_out_once(said: list[tuple[bool, int]]) -> None:
+def test_lines_come_out_when_each_is_due() -> None:
+    clock = Clock()
+    order = Order(clock)
+    order.add_lines(lines(START - 2, START - 9, START), START)
+    clock.now += HOLD_NS - 2
+    assert [times.tolist() for times, _ in order.due().lines] == [[START - 2, START - 9]]
+    assert order.wait_s() is not None
+    clock.now += 2
+    assert [(times.tolist(), one.times_ns.tolist()) for times, one in order.due().lines] == [([START], [START])]
+    assert order.wait_s() is None
+
+
+def test_a_line_s_time_that_cannot_be_is_not_believed() -> None:
+    order = Order(Clock())
+    order.add_lines(lines(START + 1, START - 10**12, START - 1), START)
+    assert [times.tolist() for times, _ in order.due(everything=True).lines] == [[START, START, START - 1]]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["event", "record", "line"]), st.integers(0, 2 * HOLD_NS)), max_size=30))
+def test_all_that_goes_in_comes_out_once(said: list[tuple[str, int]]) -> None:
     clock = Clock()
     order = Order(clock)
     order.holds(make_batch([TO_PROXY], [START]))
-    events, records = [START], []
+    went = [START]
     out: list[int] = []
-    for is_event, later in said:
+
+    def come(everything: bool = False) -> None:
+        due = order.due(everything)
+        out.extend(time for batch in due.batches for time in batch.times_ns.tolist())
+        out.extend(time for time, _ in due.records)
+        out.extend(time for times, _ in due.lines for time in times.tolist())
+
+    for what, later in said:
         clock.now += later
-        if is_event:
+        went.append(clock.now)
+        if what == "event":
             assert order.holds(make_batch([OTHER], [clock.now])) or clock.now >= START + KEEP_NS
-            events.append(clock.now)
-        else:
+        elif what == "record":
             order.add([record(clock.now)], clock.now)
-            records.append(clock.now)
-        batches, due = order.due()
-        out += [time for batch in batches for time in batch.times_ns.tolist()] + [time for time, _ in due]
-    batches, due = order.due(everything=True)
-    out += [time for batch in batches for time in batch.times_ns.tolist()] + [time for time, _ in due]
-    assert sorted(out) == sorted(events + records)
+        else:
+            order.add_lines(lines(clock.now), clock.now)
+        come()
+    come(everything=True)
+    assert sorted(out) == sorted(went)

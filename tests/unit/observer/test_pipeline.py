@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.decode import Decoder
+from model.decode.lines import SEPARATOR
 from model.events import EventBatch, LostSamples
 from model.knowledge import Knowledge
 from model.ring import Ring
@@ -141,6 +142,25 @@ async def test_records_keep_their_order_among_events_and_each_other() -> None:
     assert rows["kind"].tolist()[0] == rows["kind"].tolist()[-1] == Kind.FLOW
     assert rows["kind"].tolist().count(Kind.AGENT) == 2
     assert setup.pipeline.errors["malformed_record"] == 3
+
+
+WORDS = "5 5 1 r - http://h/ Request Forwarded Egress HTTP/1.1 200 10.0.0.1 10.0.0.2 80 GET agent"
+REQUEST = SEPARATOR.join(WORDS.split()).encode()
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_lines_of_our_own_envoy_and_records_in_json_may_come_together(live: bool) -> None:
+    setup = Setup()
+    proxy = b'{"type": "Request", "timestamp": "2026-01-15T10:00:00Z", "dns": {"Query": "a."}}'
+    lost = b'{"type":"Lost","count":3}'
+    records = JsonRecords(5, (lost, REQUEST, proxy, REQUEST, b"x" + SEPARATOR.encode(), b"{"))
+    if live:
+        setup.pipeline.receive(records)
+    else:
+        await setup.pipeline.run(Script([records]))
+    assert setup.kinds() == {Kind.FLOW: 3, Kind.LOST: 1}
+    assert setup.lost() == {flow_pb2.OBSERVER_EVENTS_QUEUE: 3}
+    assert setup.pipeline.errors == {"malformed_record": 2}
 
 
 async def test_a_new_node_name_shows_in_the_rows_that_follow() -> None:

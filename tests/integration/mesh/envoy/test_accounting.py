@@ -6,7 +6,6 @@ Each request here is refused, so there is one record for each.
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import signal
 import socket
@@ -21,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from mesh.envoy import spool
+from tests.support.lines import record_of
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.kernel
@@ -79,7 +79,7 @@ class Scene:
 
     def _count(self, datagram: bytes) -> None:
         for line in datagram.splitlines():
-            record = json.loads(line)
+            record = record_of(line)
             if record["type"] == "Lost":
                 self.lost += record["count"]
             else:
