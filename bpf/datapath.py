@@ -57,6 +57,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from bpf import counting, maps, tracking
+from bpf.auth import AuthMaps
 from bpf.bpffs import DEFAULT_BPFFS, ensure_bpffs
 from bpf.census import evictions
 from bpf.devices import Hook, NodeNamespace
@@ -135,6 +136,9 @@ MAP_NAMES: Final = (
     maps.NAT6,
     maps.NOT_MASQUERADED,
     maps.ANNOUNCED,
+    maps.AUTH,
+    maps.AUTH_WANTED,
+    maps.AUTH_MISSED,
     *maps.CONNTRACK,
     *maps.SERVICES,
 )
@@ -222,10 +226,12 @@ class Datapath:
         monitor_flags: int | None = None,
         host_endpoint_id: int | None = None,
         reject: bool | None = None,
+        auth_renew_s: int | None = None,
     ) -> None:
         """Change settings while traffic runs; None keeps the present value (at first: medium, 5 s, all flags, 0, True).
 
         `reject`: clients of a service without backends are told so, and do not wait in vain.
+        `auth_renew_s`: records of authentication that are used are asked for again this long before they are over.
         """
         wanted = {
             "aggregation": aggregation,
@@ -233,6 +239,7 @@ class Datapath:
             "monitor_flags": monitor_flags,
             "host_endpoint_id": host_endpoint_id,
             "no_reject": None if reject is None else not reject,
+            "auth_renew_s": auth_renew_s,
         }
         self._change_config(**{name: value for name, value in wanted.items() if value is not None})
 
@@ -311,6 +318,10 @@ class Datapath:
         """Policies by endpoint id, as the kernel has them; endpoints without one are not among them."""
         table = self._policy_maps()
         return {number: table.read(number) for number in table.numbers()}
+
+    def auth(self) -> AuthMaps:
+        """Who has proved to be who they are, and for whom that is asked."""
+        return AuthMaps(self._map(maps.AUTH), self._map(maps.AUTH_WANTED), self._map(maps.AUTH_MISSED))
 
     def sync_services(self, wanted: Iterable[ServiceFrontend]) -> None:
         """Make the services exactly these, changing only what differs; each stays usable meanwhile.

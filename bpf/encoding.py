@@ -74,6 +74,7 @@ def ipcache_key(prefix: Prefix) -> bytes:
 def ipcache_info(entry: IpcacheEntry) -> bytes:
     info = np.zeros(1, maps.IPCACHE_INFO)
     info["identity"] = entry.identity
+    info["node_id"] = entry.node_id
     if entry.tunnel_endpoint is not None:
         info["tunnel_endpoint"] = maps.address_bytes(entry.tunnel_endpoint)
         ipv6 = maps.IPCACHE_TUNNEL_IPV6 if entry.tunnel_endpoint.version == 6 else 0
@@ -89,4 +90,4 @@ def ipcache_entry(key: bytes, value: bytes) -> tuple[Prefix, IpcacheEntry]:
     if info["flags"] & maps.IPCACHE_HAS_TUNNEL:
         family = maps.FAMILY_IPV6 if info["flags"] & maps.IPCACHE_TUNNEL_IPV6 else maps.FAMILY_IPV4
         tunnel = maps.address_from(info["tunnel_endpoint"], family)
-    return prefix, IpcacheEntry(identity=int(info["identity"]), tunnel_endpoint=tunnel)
+    return prefix, IpcacheEntry(identity=int(info["identity"]), tunnel_endpoint=tunnel, node_id=int(info["node_id"]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import NamedTuple
 
 Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
@@ -62,6 +63,20 @@ class IpcacheEntry:
     identity: int
     tunnel_endpoint: Address | None = None
     """Node to encapsulate to; None: local, or reached without a tunnel."""
+    node_id: int = 0
+    """Of that node, in records of authentication; 0: this node, or none."""
+
+
+class AuthPair(NamedTuple):
+    """Whom a record of authentication is about."""
+
+    local: int
+    """Identity of an endpoint here, whose policy asks for it."""
+    remote: int
+    node_id: int
+    """Of the node of the other one; 0: this node."""
+    kind: int
+    """Authentication type of the policy: 1 required, 2 test-always-fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

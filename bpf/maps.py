@@ -51,6 +51,9 @@ NAT4: Final = "cilium_snat_v4_external"
 NAT6: Final = "cilium_snat_v6_external"
 NOT_MASQUERADED: Final = "cilium_ipmasq"
 ANNOUNCED: Final = "cilium_l2_responder"
+AUTH: Final = "cilium_auth_map"
+AUTH_WANTED: Final = "flowscope_auth_wanted"
+AUTH_MISSED: Final = "flowscope_auth_missed"
 
 CONNTRACK: Final = (CT4_TCP, CT4_ANY, CT6_TCP, CT6_ANY)
 SERVICES: Final = (
@@ -79,7 +82,7 @@ NODE_CONFIG: Final = np.dtype(
         ("tunnel_port_be", ">u2"),
         ("monitor_flags", "u1"),
         ("no_reject", "u1"),
-        ("pad", "u1", (4,)),
+        ("auth_renew_s", "<u4"),
         ("masquerade4", "u1", (16,)),
         ("masquerade6", "u1", (16,)),
     ]
@@ -115,7 +118,7 @@ IPCACHE_KEY: Final = np.dtype(
     [("prefix_length", "<u4"), ("cluster_id", "<u2"), ("pad", "u1"), ("family", "u1"), ("ip", "u1", (16,))]
 )
 IPCACHE_INFO: Final = np.dtype(
-    [("identity", "<u4"), ("tunnel_endpoint", "u1", (16,)), ("pad", "<u2"), ("key", "u1"), ("flags", "u1")]
+    [("identity", "<u4"), ("tunnel_endpoint", "u1", (16,)), ("node_id", "<u2"), ("key", "u1"), ("flags", "u1")]
 )
 POLICY_KEY: Final = np.dtype(
     [("prefix_length", "<u4"), ("identity", "<u4"), ("egress", "u1"), ("protocol", "u1"), ("dport", ">u2")]
@@ -123,6 +126,16 @@ POLICY_KEY: Final = np.dtype(
 POLICY_ENTRY: Final = np.dtype(
     [("proxy_port_be", ">u2"), ("flags", "u1"), ("auth", "u1"), ("precedence", "<u4"), ("cookie", "<u4")]
 )
+AUTH_KEY: Final = np.dtype(
+    [
+        ("local_identity", "<u4"),
+        ("remote_identity", "<u4"),
+        ("remote_node_id", "<u2"),
+        ("auth_type", "u1"),
+        ("pad", "u1"),
+    ]
+)
+AUTH_RECORD: Final = np.dtype([("expires_ns", "<u8")])
 CT4_KEY: Final = np.dtype(
     [
         ("daddr", "u1", (4,)),
@@ -251,6 +264,8 @@ C_STRUCTS: Final[dict[str, np.dtype[np.void]]] = {
     "ipcache_info": IPCACHE_INFO,
     "policy_key": POLICY_KEY,
     "policy_entry": POLICY_ENTRY,
+    "auth_key": AUTH_KEY,
+    "auth_record": AUTH_RECORD,
     "ct4_key": CT4_KEY,
     "ct6_key": CT6_KEY,
     "ct_entry": CT_ENTRY,

@@ -85,6 +85,7 @@ static __always_inline int receive(struct __sk_buff *skb, struct packet *pkt, co
 	} else if (!(skb->tc_index & TC_INDEX_FROM_INGRESS_PROXY)) {
 		ret = policy_check(skb, pkt, &(struct policy_question){
 			.endpoint_id = arrival->endpoint_id,
+			.own_identity = arrival->dst_identity,
 			.identity = arrival->src_identity,
 			.direction = METRIC_INGRESS,
 			.ct_status = ct.status,

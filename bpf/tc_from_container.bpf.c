@@ -34,7 +34,11 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 	const struct endpoint_info *local;
 	const struct ipcache_info *remote = NULL;
 	struct ct_state ct = {};
-	struct policy_question question = { .endpoint_id = own->endpoint_id, .direction = METRIC_EGRESS };
+	struct policy_question question = {
+		.endpoint_id = own->endpoint_id,
+		.own_identity = own->identity,
+		.direction = METRIC_EGRESS,
+	};
 	__be16 proxy_port_be = leg->proxy_port_be;
 	__u32 handling;
 	int ret;

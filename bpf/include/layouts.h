@@ -24,7 +24,7 @@ struct node_config {
 	__be16	tunnel_port_be;		/* UDP port of the overlay */
 	__u8	monitor_flags;		/* TCP flags whose first sight is reported */
 	__u8	no_reject;		/* clients of a service without backends hear nothing */
-	__u8	pad[4];
+	__u32	auth_renew_s;		/* records of authentication are asked for again this long before they are over */
 	union addr masquerade4;		/* source of what pods send to the world; unspecified: their own */
 	union addr masquerade6;
 };
@@ -93,7 +93,7 @@ _Static_assert(sizeof(struct ipcache_key) == 24, "layout known to maps.py");
 struct ipcache_info {
 	__u32	identity;
 	union addr tunnel_endpoint;
-	__u16	pad;
+	__u16	node_id;		/* of that node, for records of authentication; 0: this one, or none */
 	__u8	key;
 	__u8	flags;			/* IPCACHE_* */
 };
@@ -135,6 +135,21 @@ _Static_assert(sizeof(struct policy_entry) == 12, "layout known to maps.py");
 #define POLICY_ENFORCED_INGRESS	METRIC_INGRESS	/* verdicts of this direction are told */
 #define POLICY_ENFORCED_EGRESS	METRIC_EGRESS
 #define POLICY_AUDIT		4		/* what is denied passes, and is told */
+
+/* ---- authentication ---- */
+
+struct auth_key {			/* cilium_auth_map, flowscope_auth_wanted */
+	__u32	local_identity;		/* of the endpoint whose policy asks */
+	__u32	remote_identity;
+	__u16	remote_node_id;		/* 0: this node */
+	__u8	auth_type;
+	__u8	pad;
+};
+_Static_assert(sizeof(struct auth_key) == 12, "layout known to maps.py");
+
+struct auth_record {
+	__u64	expires_ns;		/* since the machine started */
+};
 
 /* ---- connection tracking ---- */
 

@@ -302,6 +302,31 @@ struct {				/* index: endpoint id */
 	__array(values, struct policy_map);
 } flowscope_policies SEC(".maps");
 
+struct {				/* who has proved to be who they are, until when */
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct auth_key);
+	__type(value, struct auth_record);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} cilium_auth_map SEC(".maps");
+
+struct {				/* pairs the agent is asked for, since when (ns since the machine started) */
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct auth_key);
+	__type(value, __u64);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} flowscope_auth_wanted SEC(".maps");
+
+struct {				/* how often there was no room to ask */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} flowscope_auth_missed SEC(".maps");
+
 static __always_inline const struct node_config *node_config(void)
 {
 	__u32 zero = 0;

@@ -9,6 +9,7 @@
 #ifndef FLOWSCOPE_POLICY_H
 #define FLOWSCOPE_POLICY_H
 
+#include "auth.h"
 #include "conntrack.h"
 #include "events.h"
 
@@ -16,6 +17,7 @@
 
 struct policy_question {
 	__u16	endpoint_id;
+	__u32	own_identity;
 	__u32	identity;		/* of the other side */
 	__u8	direction;		/* METRIC_INGRESS or METRIC_EGRESS */
 	__u8	ct_status;		/* enum ct_status */
@@ -111,17 +113,20 @@ static __always_inline bool is_too_big(const struct packet *pkt)
 }
 
 /* 0: may pass; above 0: port of the proxy that decides further, as on the wire; else -DROP_*. */
-static __always_inline int policy_verdict(struct packet *pkt, const struct policy_answer *answer)
+static __always_inline int
+policy_verdict(struct packet *pkt, const struct policy_question *question, const struct policy_answer *answer)
 {
 	const struct policy_entry *entry = answer->entry;
+	__u8 auth_type;
 
 	if (!entry)
 		return DROP(pkt, DROP_POLICY_DENIED, 0);
 	if (entry->flags & POLICY_DENY)
 		return DROP(pkt, DROP_POLICY_DENY, 0);
-	/* Nobody shakes hands yet, so whoever must is not let in. */
-	if (entry->auth & POLICY_AUTH_TYPE)
-		return DROP(pkt, DROP_AUTH_REQUIRED, entry->auth & POLICY_AUTH_TYPE);
+	auth_type = entry->auth & POLICY_AUTH_TYPE;
+	if (auth_type && !is_authenticated(question->direction == METRIC_EGRESS ? &pkt->daddr : &pkt->saddr, pkt->family,
+					   question->own_identity, question->identity, auth_type))
+		return DROP(pkt, DROP_AUTH_REQUIRED, auth_type);
 	return entry->proxy_port_be;
 }
 
@@ -144,7 +149,7 @@ policy_check(struct __sk_buff *skb, struct packet *pkt, const struct policy_ques
 	if (!policy || unlikely(is_too_big(pkt)))
 		return 0;
 	answer = policy_ask(policy, pkt, question);
-	verdict = policy_verdict(pkt, &answer);
+	verdict = policy_verdict(pkt, question, &answer);
 	if (likely(verdict >= 0 && question->ct_status == CT_ESTABLISHED))
 		return verdict;
 
