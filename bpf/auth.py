@@ -16,7 +16,7 @@ import numpy as np
 
 from bpf import maps
 from bpf.facts import AuthPair
-from bpf.loader import Map, U8Array
+from bpf.handles import Map, U8Array
 
 
 def now_ns() -> int:

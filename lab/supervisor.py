@@ -165,7 +165,7 @@ class Supervisor:
     def _decide(self) -> bool:
         """What controllers decide; says whether anything was written. Raises: Failure, while the lab is coming up."""
         try:
-            return bool(decide(self._store))
+            return decide(self._store, self._lead)
         except Failure as failure:
             if self._phase == "starting":
                 raise

@@ -11,6 +11,8 @@ from service.failure import Failure
 from service.settings import setting
 
 NO_BACKEND: Final = ("reject", "drop")
+SHORTEST_PROOF_S: Final = 4
+LONGEST_PROOF_S: Final = 86400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,8 @@ class AgentConfig:
     tofqdns_max_ips: int = setting(1000, "addresses of one name that an endpoint's policy knows at once")
     tofqdns_idle_grace_s: float = setting(0.0, "seconds that an expired address stays after its last connection")
     tofqdns_max_delay_s: float = setting(0.1, "seconds that an answer may wait until the policy knows its addresses")
+    auth_port: int = setting(4250, "port at which agents prove identities to each other; 0: no pair is authenticated")
+    auth_lifetime_s: int = setting(3600, "seconds that proofs of identities hold")
     garbage_s: float = setting(60.0, "seconds between two clearings of the connection tables")
     drain_s: float = setting(2.0, "seconds given to unfinished work at shutdown")
     log_level: str = setting("info", "debug, info, warning or error")
@@ -50,7 +54,7 @@ class AgentConfig:
 
 
 def check(config: AgentConfig) -> None:
-    """Refuse words that settings do not know. Raises: Failure."""
+    """Refuse what settings cannot be. Raises: Failure."""
     for option, given, known in (
         ("enable-policy", config.enable_policy, MODES),
         ("load-balancer-algorithm", config.load_balancer_algorithm, ALGORITHMS),
@@ -58,3 +62,5 @@ def check(config: AgentConfig) -> None:
     ):
         if given not in known:
             raise Failure(f"--{option} is one of {', '.join(known)}, got {given!r}")
+    if not SHORTEST_PROOF_S <= config.auth_lifetime_s <= LONGEST_PROOF_S:
+        raise Failure(f"--auth-lifetime-s is {SHORTEST_PROOF_S} to {LONGEST_PROOF_S}, got {config.auth_lifetime_s}")

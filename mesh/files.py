@@ -2,7 +2,8 @@
 
 In:        a path and what it is to hold.
 Out:       the file, replaced in one step.
-Elsewhere: main.py writes state.json and agent.json; mesh/dns keeps names; mesh/envoy writes Envoy's resources.
+Elsewhere: main.py writes state.json and agent.json; mesh/dns keeps names, mesh/auth keys; mesh/envoy writes Envoy's
+           resources.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,15 @@ def write_atomically(path: Path, content: Mapping[str, Any]) -> None:
     write_text_atomically(path, json.dumps(content, separators=(",", ":")))
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """As `write_atomically`, of any text."""
+def write_text_atomically(path: Path, text: str, mode: int = 0o666) -> None:
+    """As `write_atomically`, of any text; `mode` as of open(2)."""
     fresh = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(text)
+        # An earlier one may be open to others.
+        fresh.unlink(missing_ok=True)
+        with open(fresh, "x", opener=partial(os.open, mode=mode)) as file:
+            file.write(text)
         os.replace(fresh, path)
     except OSError as error:
         raise Failure(f"cannot write {path}: {error.strerror}; check the folder's owner and free space") from error

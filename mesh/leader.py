@@ -20,13 +20,16 @@ from typing import Final
 
 import structlog
 
+from mesh.auth.issuing import Issuer
 from mesh.controller import reconcile
 from mesh.resources.base import timestamp
-from mesh.store import Store, Update
+from mesh.store import Store
 from service.failure import Failure
 
 RETRY_S: Final = 1.0
 """How often others look whether the lock is free."""
+AUTHORITY: Final = "authority.pem"
+"""In the store's folder."""
 
 log = structlog.get_logger(component="controller")
 
@@ -37,6 +40,8 @@ class Lock:
     def __init__(self, folder: Path) -> None:
         """`folder` is the store's."""
         self._path = folder / "controller.lock"
+        self.issuer = Issuer(folder / AUTHORITY)
+        """Whoever decides also certifies."""
         self._held: int | None = None
 
     def take(self) -> bool:
@@ -62,10 +67,15 @@ class Lock:
             self._held = None
 
 
-def decide(store: Store, cluster_name: str = "default") -> Update:
-    """Write what follows from the resources now. Raises: Failure when something has run out."""
+def decide(store: Store, lock: Lock, cluster_name: str = "default") -> bool:
+    """Write what follows from the resources now, holding the lock; says whether anything was written.
+
+    Raises: Failure when something has run out.
+    """
     now = timestamp(time.time())
-    return store.update(lambda resources: reconcile(resources, cluster_name, now))
+    update = store.update(lambda resources: reconcile(resources, cluster_name, now))
+    signed = lock.issuer.serve(store, cluster_name)
+    return bool(update) or bool(signed)
 
 
 async def lead(store: Store, lock: Lock, cluster_name: str) -> None:
@@ -77,7 +87,7 @@ async def lead(store: Store, lock: Lock, cluster_name: str) -> None:
     try:
         async for _ in store.watch():
             try:
-                decide(store, cluster_name)
+                decide(store, lock, cluster_name)
                 told = ""
             except Failure as failure:
                 # Nodes go on with what has been decided; the next change may be the remedy.

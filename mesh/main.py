@@ -26,6 +26,7 @@ from bpf.libbpf import BpfError
 from bpf.policies import EndpointPolicy
 from mesh import ipam, knowledge
 from mesh.attachments import Attachments
+from mesh.auth.node import AuthSettings, NodeAuthentication
 from mesh.cluster import Cluster
 from mesh.config import NO_BACKEND, AgentConfig, check
 from mesh.devices import HOST_DEVICE, OVERLAY_DEVICE, NodeDevices
@@ -82,6 +83,10 @@ async def serve(config: AgentConfig, stop: asyncio.Event, reload: asyncio.Event)
                 agent.report.add("envoy-config", agent.configs.describe)
                 await agent.envoy.start()
                 cleanup.callback(agent.envoy.stop)
+            agent.auth = NodeAuthentication(folder / "auth", node, store, datapath, AuthSettings.of(config))
+            agent.report.add("authentication", agent.auth.status)
+            agent.auth.start()
+            cleanup.push_async_callback(agent.auth.stop)
             agent.dns = DnsNode(folder, DnsSettings.of(config), partial(agent.proxies.port, "dns", True), agent.learn)
             agent.report.add("dns", agent.dns.status)
             await agent.dns.start()
@@ -150,6 +155,8 @@ class Agent:
         """What users want of it."""
         self.dns: DnsNode | None = None
         """Judges queries; without it, the kernel refuses those that policies want judged."""
+        self.auth: NodeAuthentication | None = None
+        """Lets identities prove themselves; without it, the kernel drops what has to be proved first."""
         self._round = asyncio.Lock()
         self._cgroup = 0
         self._services = NodeServices(datapath, node, config.load_balancer_algorithm)
@@ -268,11 +275,14 @@ class Agent:
         self._datapath.set_policies(decided.policies)
         self._written = decided.policies
         self._datapath.set_host_addresses(map(ip_address, ipam.own_addresses(self._node)))
-        self._datapath.sync_ipcache(ipcache_entries(state["ipcache"], self._node.ips))
+        entries = ipcache_entries(state["ipcache"], self._node.ips)
+        self._datapath.sync_ipcache(self.auth.mark(entries) if self.auth is not None else entries)
         # Before endpoints go: nobody is sent to one that is not there any more.
         self._services.write(services)
         self._services.announce(cluster, self._config.devices)
         self._attachments.update(wanted)
+        if self.auth is not None:
+            self.auth.update(cluster, self._policies.wants_authentication(), wanted, decided.policies)
         refused = self._attachments.refused
         ready = sorted(pod.metadata.uid for pod in pods if ids[pod.metadata.uid] not in refused)
         self.report.round(revision, ready)

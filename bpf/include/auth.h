@@ -24,7 +24,7 @@ static __always_inline void want_record(const struct auth_key *pair)
 
 /* `other` is the address of the other side, `local` and `remote` are the identities of the two. */
 static __always_inline bool
-is_authenticated(const union addr *other, __u8 family, __u32 local, __u32 remote, __u8 type)
+is_authenticated(const union addr *other, __u8 family, __u32 local, __u32 remote)
 {
 	const struct node_config *config = node_config();
 	const struct ipcache_info *where = find_ipcache(other, family);
@@ -32,7 +32,7 @@ is_authenticated(const union addr *other, __u8 family, __u32 local, __u32 remote
 		.local_identity = local,
 		.remote_identity = remote,
 		.remote_node_id = where ? where->node_id : 0,
-		.auth_type = type,
+		.auth_type = AUTH_REQUIRED,
 	};
 	const struct auth_record *found = bpf_map_lookup_elem(&cilium_auth_map, &pair);
 	__u64 now_ns = bpf_ktime_get_boot_ns();

@@ -147,6 +147,8 @@ struct auth_key {			/* cilium_auth_map, flowscope_auth_wanted */
 };
 _Static_assert(sizeof(struct auth_key) == 12, "layout known to maps.py");
 
+#define AUTH_REQUIRED	1		/* the only type that can be satisfied; 2 always fails */
+
 struct auth_record {
 	__u64	expires_ns;		/* since the machine started */
 };

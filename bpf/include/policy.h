@@ -124,8 +124,9 @@ policy_verdict(struct packet *pkt, const struct policy_question *question, const
 	if (entry->flags & POLICY_DENY)
 		return DROP(pkt, DROP_POLICY_DENY, 0);
 	auth_type = entry->auth & POLICY_AUTH_TYPE;
-	if (auth_type && !is_authenticated(question->direction == METRIC_EGRESS ? &pkt->daddr : &pkt->saddr, pkt->family,
-					   question->own_identity, question->identity, auth_type))
+	if (auth_type && (auth_type != AUTH_REQUIRED ||
+			  !is_authenticated(question->direction == METRIC_EGRESS ? &pkt->daddr : &pkt->saddr,
+					    pkt->family, question->own_identity, question->identity)))
 		return DROP(pkt, DROP_AUTH_REQUIRED, auth_type);
 	return entry->proxy_port_be;
 }

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from cli.mesh.view import NONE, View, field, listed
+from cli.mesh.view import NONE, View, duration, field, listed
 from cli.version import package_version
+from mesh.auth.documents import CertificateSigningRequest
 from mesh.resources.base import Resource
 from mesh.resources.cluster import Node
 from mesh.resources.deployments import Deployment
@@ -110,6 +111,18 @@ def endpoint_addresses(endpoints: Resource, _view: View) -> str:
         for port in subset.get("ports", ())
     ]
     return listed(found[:3]) + (f" + {len(found) - 3} more..." if len(found) > 3 else "")
+
+
+def wanted_duration(request: CertificateSigningRequest, _view: View) -> str:
+    """How long a certificate is to hold."""
+    seconds = request.spec.expiration_seconds
+    return duration(seconds) if seconds is not None else NONE
+
+
+def signing_condition(request: CertificateSigningRequest, _view: View) -> str:
+    """In kubectl's words."""
+    words = [one.type for one in request.status.conditions] + (["Issued"] if request.status.certificate else [])
+    return ",".join(words) or "Pending"
 
 
 def pool_conflict(pool: Resource, _view: View) -> str:

@@ -237,6 +237,20 @@ KINDS: Final[dict[str, Shown]] = {
         ),
     ),
     "CiliumL2AnnouncementPolicy": Shown("ciliuml2announcementpolicies", ("l2announcement",)),
+    "CertificateSigningRequest": Shown(
+        "certificatesigningrequests",
+        ("csr",),
+        (
+            AGE,
+            Column("SIGNERNAME", lambda one, view: one.spec.signer_name),
+            Column("REQUESTOR", lambda one, view: one.spec.username),
+            Column("REQUESTEDDURATION", cells.wanted_duration),
+            Column("CONDITION", cells.signing_condition),
+        ),
+    ),
+    "ClusterTrustBundle": Shown(
+        "clustertrustbundles", (), (Column("SIGNERNAME", lambda one, view: one.spec.signer_name), AGE)
+    ),
 }
 
 

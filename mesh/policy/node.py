@@ -36,7 +36,7 @@ from mesh.policy.peers import (
     reserved_identities,
 )
 from mesh.policy.ports import ProxyPorts
-from mesh.policy.rules import PROTOCOLS, Rule
+from mesh.policy.rules import AUTH_EXPLICIT, AUTH_REQUIRED, PROTOCOLS, Rule
 from mesh.policy.translate import Context, depends_on_context, rules_of
 from mesh.policy.view import PolicyConflict, ProxyView
 from mesh.resources.base import Key, Resource
@@ -132,6 +132,10 @@ class NodePolicies:
                 if term.key.startswith(FQDN_SOURCE)
             }
         )
+
+    def wants_authentication(self) -> bool:
+        """Whether some rule, whoever it is about, wants peers to prove who they are."""
+        return any(entry.auth & ~AUTH_EXPLICIT == AUTH_REQUIRED for rule in self._rules_now for entry in rule.entries)
 
     def _settle(self) -> Outcome:
         rules, endpoints = self._rules_now, self._subjects

@@ -20,7 +20,8 @@ ICMPV6: Final = 58
 PROTOCOLS: Final = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP, "VRRP": 112, "IGMP": 2}
 
 AUTH_EXPLICIT: Final = 0x80
-AUTH_TYPES: Final = {"disabled": 0, "required": 1, "test-always-fail": 2}
+AUTH_REQUIRED: Final = 1
+AUTH_TYPES: Final = {"disabled": 0, "required": AUTH_REQUIRED, "test-always-fail": 2}
 
 
 @dataclass(frozen=True, slots=True, order=True)

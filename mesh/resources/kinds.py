@@ -11,6 +11,7 @@ import difflib
 from functools import cache
 from typing import Final
 
+from mesh.auth import documents as auth
 from mesh.envoyconfig import documents as envoyconfig
 from mesh.gateway import documents as gateway
 from mesh.ingress import documents as ingress
@@ -44,6 +45,7 @@ def known_kinds() -> dict[str, Kind]:
         **secrets.KINDS,
         **ingress.KINDS,
         **gateway.KINDS,
+        **auth.KINDS,
     }
 
 
