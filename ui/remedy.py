@@ -158,4 +158,7 @@ def _policy_name(flow: flow_pb2.Flow, here: flow_pb2.Endpoint, there: flow_pb2.E
 def _word(endpoint: flow_pb2.Endpoint) -> str:
     if endpoint.workloads:
         return endpoint.workloads[0].name
-    return endpoint.pod_name or next(iter(endpoint.labels), "peer").rpartition(":")[2].partition("=")[0]
+    # A node knows the workloads of its own pods only; a label tells more than a pod's random name.
+    named = [value for key, value in selector_of(endpoint).items() if key.endswith(("name", "app", "run")) and value]
+    reserved = [label.removeprefix("reserved:") for label in endpoint.labels if label.startswith("reserved:")]
+    return next(iter([*named, endpoint.pod_name, *reserved]), "") or "peer"

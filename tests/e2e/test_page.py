@@ -136,6 +136,56 @@ def test_the_life_of_a_connection_goes_over_both_nodes_from_syn_to_fin(lab: Lab,
     page.click("detail-panel .close")
 
 
+def way(page: Looker) -> list[str]:
+    """Stations of the connection that the panel shows."""
+    return page.js("[...document.querySelectorAll('.stations li')].map((one) => one.textContent)") or []
+
+
+def life_of(page: Looker, words: str, true: Callable[[list[str]], bool]) -> list[str]:
+    """Choose a flow that a filter finds, until the panel tells of its connection what `true` asks for.
+
+    Flows of two nodes and of the proxy arrive one after the other, and a story that is told stays as it is.
+    """
+    page.open(f"?filter={quote(words)}")
+
+    def told() -> list[str] | None:
+        page.click("detail-panel .close")  # what is chosen again is asked for again
+        page.click("flow-table .row:not(.gap)")
+        page.until("document.querySelectorAll('.sequence li').length")
+        stations = way(page)
+        return stations if true(stations) and "FIN" in page.text(".sequence") else None
+
+    found: list[str] = eventually(page, told)
+    return found
+
+
+def test_a_life_goes_through_services_to_their_pods(lab: Lab, page: Looker) -> None:
+    assert request(lab, "echo-other-node")
+    first, service, last = life_of(
+        page,
+        "--from-pod cilium-test/client2 --to-pod cilium-test/echo-other-node --tcp-flags SYN",
+        lambda way: len(way) == 3,
+    )
+    assert first.startswith("cilium-test/client2-")
+    assert service.startswith("service 10.96.")
+    assert service.endswith(":8080")
+    assert last.startswith("cilium-test/echo-other-node-")
+
+
+def test_a_life_goes_from_outside_over_a_node_to_a_pod_on_another(lab: Lab, page: Looker) -> None:
+    address = next(node["ips"][0] for node in lab.status()["nodes"] if node["name"] == lab.node("worker3"))
+    answer = lab.lab("exec", "--outside", "--", "curl", "-s", "-o", "/dev/null", "-m", "5", f"{address}:32133/")
+    assert answer.returncode == 0, answer.stderr
+    first, port, node, last = life_of(
+        page, f"--from-ip {address} --to-pod cilium-test/echo-same-node", lambda way: len(way) == 4
+    )
+    assert (first.count(":"), port) == (1, f"port of a node {address}:32133")
+    assert node.startswith(f"{lab.node('worker3')} translates it, and goes on as {address}:")
+    assert last.startswith("cilium-test/echo-same-node-")
+    nodes = set(page.js("[...document.querySelectorAll('.sequence .node span')].map((one) => one.textContent)"))
+    assert nodes == {lab.node("worker"), lab.node("worker3")}
+
+
 def test_a_drop_is_explained_and_the_rule_that_the_page_offers_lets_it_through(lab: Lab, page: Looker) -> None:
     assert request(lab, "echo-same-node")
     with policy(lab, REFUSE_ALL):
@@ -161,6 +211,13 @@ def test_requests_and_names_of_real_proxies_have_their_views(lab: Lab, page: Loo
     with policy(lab, manifests):
         eventually(page, lambda: code(lab, "echo-other-node:8080/private") == "403")
         assert code(lab, "echo-other-node:8080/") == "200"
+        stations = life_of(
+            page,
+            "--type l7 --protocol http --to-pod cilium-test/echo-other-node --verdict FORWARDED",
+            lambda way: len(way) == 4 and "goes on as" in way[2],
+        )
+        assert stations[2].startswith(f"proxy of {lab.node('worker')}, which goes on as cilium-test/client2-")
+        assert page.js("document.querySelectorAll('.sequence [data-leg=\"1\"]').length") > 8
         assert code(lab, "nowhere.example:8080/") == "000"
         page.open("?view=l7")
         page.until("document.querySelectorAll('requests-view .routes tbody tr').length >= 2")

@@ -49,7 +49,7 @@ def test_a_refused_request_gets_a_rule_with_its_method_and_path() -> None:
     policy = told(**http("GET", "http://cart:8080/private?page=1"))
     assert (policy["kind"], policy["metadata"]) == (
         "CiliumNetworkPolicy",
-        {"name": "allow-client-to-cart-1-http", "namespace": "web"},
+        {"name": "allow-client-to-cart-http", "namespace": "web"},
     )
     assert policy["spec"] == {
         "endpointSelector": {"matchLabels": {"app": "client"}},

@@ -2,7 +2,7 @@ import { ask } from "./api.js";
 import { copy, html } from "./dom.js";
 import { edgeWords, portWords } from "./map/draw.js";
 import { clock, count, milliseconds, percent, rate } from "./numbers.js";
-import { sequence } from "./sequence.js";
+import { sequence, way } from "./sequence.js";
 import { markOf } from "./verdicts.js";
 
 // Everything about one flow, one card or one arrow.
@@ -91,7 +91,7 @@ export class DetailPanel extends HTMLElement {
   #connection({ id, connection }) {
     const list = sequence(connection.events, id, (chosen) => this.dispatchEvent(new CustomEvent("choose", { detail: { id: chosen } })));
     const rest = connection.left_out > 0 && html("p", { class: "muted" }, `${connection.left_out} more not shown`);
-    return html("div", {}, list, rest);
+    return html("div", {}, way(connection.way), list, rest);
   }
 
   #json(json) {

@@ -1,10 +1,12 @@
 import { ask } from "./api.js";
 import { html } from "./dom.js";
-import { count } from "./numbers.js";
+import { clock, count } from "./numbers.js";
 
 // Why nothing is shown, and what to do: the relay, the span, or which condition removed how many flows.
+// Out: "range" {range: [ms, ms]}, a minute with flows in it.
 export class EmptyHelp extends HTMLElement {
-  async explain({ scope, state, filter, live }) {
+  async explain({ scope, state, filter, live, held }) {
+    if (state?.state === "live" && live && held) return this.#quiet(scope);
     const { stages } = await ask("funnel", scope).catch(() => ({ stages: [] }));
     const [all, ...rest] = stages.map((stage) => stage.left);
     const age = state?.newest ? Math.round(Date.now() / 1000 - state.newest / 1e6) : null;
@@ -18,5 +20,17 @@ export class EmptyHelp extends HTMLElement {
         html("code", {}, stage.condition), html("span", { class: "number" }, `${count(stage.left)} left`),
         index > 0 && html("span", { class: "muted" }, `−${count(stages[index - 1].left - stage.left)}`)))));
     }
+    return undefined;
+  }
+
+  // The table goes further back than the map.
+  async #quiet(scope) {
+    const rows = await ask("flows", { ...scope, columns: "uuid", limit: 1 }).then((answer) => answer.rows, () => []);
+    const newest = rows.length ? await ask("flow", { id: rows[0][1] }).catch(() => null) : null;
+    const button = newest && html("button", { type: "button", class: "small" }, "Show the minute around it");
+    button?.addEventListener("click", () => this.dispatchEvent(new CustomEvent("range", { detail: { range: [newest.ms - 30_000, newest.ms + 30_000] } })));
+    this.replaceChildren(html("h3", {}, "Nothing in the last minute."),
+      html("p", {}, newest ? `The map shows the last minute; the newest flow in the table is of ${clock(newest.ms)} UTC.` : "The map shows the last minute; the table goes further back."),
+      ...(button ? [html("p", { class: "act" }, button)] : []));
   }
 }

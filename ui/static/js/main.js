@@ -74,6 +74,7 @@ live.addEventListener("problem", ({ detail }) => tellProblem(detail));
 
 // From the person.
 filter.addEventListener("change", () => state.set({ filter: filter.value }));
+empty.addEventListener("range", ({ detail }) => state.set({ range: detail.range, paused: false }));
 bar.addEventListener("range", ({ detail }) => state.set({ range: detail.range, paused: false }));
 bar.addEventListener("bar", ({ detail }) => state.set({ bar_s: detail.bar_s }, { step: false }));
 bar.addEventListener("compare", ({ detail }) => state.set({ compare: detail.on ? baseline() : null }));
@@ -223,12 +224,14 @@ async function jumpTo(words) {
 }
 
 function explainEmpty() {
-  const none = (isDrawn || relay?.state === "lost") && map.classList.contains("none") && table.length === 0;
+  const live_ = !state.get("range");
+  // A span that is chosen may hold rows that are no arrows (lost events); the last minute may be quiet.
+  const none = (isDrawn || relay?.state === "lost") && map.classList.contains("none") && (table.length === 0 || live_);
   const before = empty.hidden;
   empty.hidden = !none;
   if (none && (before || !empty.askedAt || performance.now() - empty.askedAt > 3000)) {
     empty.askedAt = performance.now();
-    empty.explain({ scope: scope(state), state: relay, filter: state.get("filter"), live: !state.get("range") });
+    empty.explain({ scope: scope(state), state: relay, filter: state.get("filter"), live: live_, held: table.length > 0 });
   }
 }
 
