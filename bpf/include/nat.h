@@ -119,8 +119,9 @@ __noinline int nat_error_back(struct __sk_buff *skb, struct packet *pkt)
 		return 0;
 	key.daddr = pkt->inner_saddr;
 	key.saddr = pkt->inner_daddr;
-	key.dport = inner.sport;
-	key.sport = inner.dport;
+	/* As nat_key_of(): the id of an echo counts as the port of whoever asked. */
+	key.dport = inner.echo ? inner.dport : inner.sport;
+	key.sport = inner.echo ? inner.sport : inner.dport;
 	key.protocol = inner.protocol;
 	known = bpf_map_lookup_elem(nat_map(pkt->family), &key);
 	if (!known)

@@ -116,10 +116,26 @@ static __always_inline int rewrite_port(struct __sk_buff *skb, struct packet *pk
 
 struct inner {				/* of the packet inside an ICMP error, what its addresses do not say */
 	__u32	offset;			/* of its transport header */
-	__be16	sport;
+	__be16	sport;			/* an echo's id stands where `struct packet` has it, too */
 	__be16	dport;
 	__u8	protocol;
+	bool	echo;
 };
+
+/* The id of an echo inside an ICMP error; false: it is something else of ICMP. */
+static __always_inline bool load_inner_echo(struct __sk_buff *skb, struct inner *inner)
+{
+	__u8 type;
+
+	if (bpf_skb_load_bytes(skb, inner->offset, &type, 1))
+		return false;
+	inner->echo = true;
+	if (type == (inner->protocol == IPPROTO_ICMP ? ICMP_ECHO_REQUEST : ICMP6_ECHO_REQUEST))
+		return !bpf_skb_load_bytes(skb, inner->offset + 4, &inner->dport, 2);
+	if (type == (inner->protocol == IPPROTO_ICMP ? ICMP_ECHO_REPLY : ICMP6_ECHO_REPLY))
+		return !bpf_skb_load_bytes(skb, inner->offset + 4, &inner->sport, 2);
+	return false;
+}
 
 /* False: there is not enough of it, or it is of no use. */
 static __always_inline bool load_inner(struct __sk_buff *skb, const struct packet *pkt, struct inner *inner)
@@ -137,14 +153,16 @@ static __always_inline bool load_inner(struct __sk_buff *skb, const struct packe
 			return false;
 		inner->offset = ip + sizeof(struct ipv6hdr);
 	}
+	if (inner->protocol == (pkt->family == FAMILY_IPV4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+		return load_inner_echo(skb, inner);
 	if (inner->protocol != IPPROTO_TCP && inner->protocol != IPPROTO_UDP && inner->protocol != IPPROTO_SCTP)
 		return false;
 	return !bpf_skb_load_bytes(skb, inner->offset, &inner->sport, 2) &&
 	       !bpf_skb_load_bytes(skb, inner->offset + 2, &inner->dport, 2);
 }
 
-/* Another address and port on one side of the packet inside an ICMP error. The transport's checksum in it stays: it is
- * cut off as often as not, and nobody looks. Returns 0 or -DROP_*.
+/* Another address and port on one side of the packet inside an ICMP error; of an echo, another id. The transport's
+ * checksum in it stays: it is cut off as often as not, and nobody looks. Returns 0 or -DROP_*.
  */
 static __always_inline int rewrite_inner(struct __sk_buff *skb, struct packet *pkt, const struct inner *inner,
 					 enum side side, const union addr *to, __be16 port)
@@ -152,7 +170,11 @@ static __always_inline int rewrite_inner(struct __sk_buff *skb, struct packet *p
 	__u32 ip = pkt->l4_offset + 8, sum = pkt->l4_offset + 2;
 	union addr *from = side == SIDE_SOURCE ? &pkt->inner_saddr : &pkt->inner_daddr;
 	__be16 from_port = side == SIDE_SOURCE ? inner->sport : inner->dport;
+	__u32 port_at = inner->offset + (inner->echo ? 4 : side == SIDE_SOURCE ? 0 : 2);
 	long err;
+
+	if (inner->echo)
+		from_port = inner->dport ? inner->dport : inner->sport;
 
 	if (pkt->family == FAMILY_IPV4) {
 		__u32 at = ip + (side == SIDE_SOURCE ? offsetof(struct iphdr, saddr) : offsetof(struct iphdr, daddr));
@@ -168,7 +190,7 @@ static __always_inline int rewrite_inner(struct __sk_buff *skb, struct packet *p
 		err |= bpf_skb_store_bytes(skb, at, to, sizeof(*to), 0);
 	}
 	err |= bpf_l4_csum_replace(skb, sum, from_port, port, sizeof(port));
-	err |= bpf_skb_store_bytes(skb, inner->offset + (side == SIDE_SOURCE ? 0 : 2), &port, sizeof(port), 0);
+	err |= bpf_skb_store_bytes(skb, port_at, &port, sizeof(port), 0);
 	*from = *to;
 	return err ? DROP(pkt, DROP_WRITE_ERROR, 0) : 0;
 }

@@ -10,53 +10,21 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 
-from bpf.datapath import IpcacheEntry
 from bpf.services import Backend, Frontend, FrontendKind, ServiceFrontend
+from tests.support.outside import ANY, NODE, OUTSIDE, WORLD, join
 from tests.support.testnet import Cluster, Pod, ip, ping
 from tests.support.traffic import background, ipv4_packet, open_socket
 
 pytestmark = pytest.mark.kernel
 
 VERSIONS = pytest.mark.parametrize("version", ["ipv4", "ipv6"])
-ANY = {"ipv4": "0.0.0.0", "ipv6": "::"}
-NODE = {"ipv4": "172.18.0.1", "ipv6": "2001:db8:18::1"}
-OUTSIDE = {"ipv4": "172.18.0.254", "ipv6": "2001:db8:18::254"}
-WORLD = {"ipv4": "198.51.100.9", "ipv6": "2001:db8:99::9"}
 VIP = {"ipv4": "172.18.200.1", "ipv6": "2001:db8:18::200"}
 CLUSTER_IP = {"ipv4": "10.96.0.80", "ipv6": "fd00:10:96::50"}
 
 
 @pytest.fixture(scope="module")
 def joined(shared_cluster: Cluster) -> Cluster:
-    """The outside has addresses on the nodes' network and beyond it; nodes speak IPv6 too."""
-    net = shared_cluster.net
-    ip(
-        "link set lo up",
-        f"addr add {OUTSIDE['ipv4']}/16 dev br0",
-        f"addr add {OUTSIDE['ipv6']}/64 dev br0 nodad",
-        f"addr add {WORLD['ipv4']}/32 dev lo",
-        f"addr add {WORLD['ipv6']}/128 dev lo nodad",
-        netns=net.name,
-    )
-    for node in net.nodes:
-        node6 = IPv6Address(f"2001:db8:18::{node.number}")
-        ip(
-            f"addr add {node6}/64 dev eth0 nodad",
-            f"route add default via {OUTSIDE['ipv4']}",
-            f"route add default via {OUTSIDE['ipv6']}",
-            f"route add 10.96.0.0/16 dev cilium_host src {node.router}",
-            f"route add fd00:10:96::/112 dev cilium_host src {node.router6}",
-            netns=node.netns,
-        )
-        node.datapath.set_host_addresses([node.address, node6, node.router, node.router6])
-        node.datapath.set_masquerade(node.address, node6, [ip_network("10.244.0.0/16"), ip_network("fd00:10:244::/48")])
-    net.share_ipcache()
-    for node in net.nodes:
-        for other in net.nodes:
-            if other is not node:
-                entry = IpcacheEntry(identity=6, tunnel_endpoint=other.address)
-                node.datapath.set_ipcache(IPv6Address(f"2001:db8:18::{other.number}"), entry)
-    return shared_cluster
+    return join(shared_cluster)
 
 
 @pytest.fixture(autouse=True)
