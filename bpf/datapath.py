@@ -101,6 +101,8 @@ PROGRAM_FILES: Final = {
     "endpoint_egress": "tc_from_container.bpf.o",
     "service": "tail_service.bpf.o",
     "reverse": "tail_service.bpf.o",
+    "too_big": "tail_errors.bpf.o",
+    "outside_error": "tail_errors.bpf.o",
     "from_overlay": "tc_from_overlay.bpf.o",
     "to_overlay": "tc_to_overlay.bpf.o",
     "from_host": "tc_from_host.bpf.o",
@@ -118,6 +120,8 @@ CALLS: Final = {
     maps.CALL_REVERSE: "reverse",
 }
 """Programs that others continue in (include/calls.h)."""
+ERROR_CALLS: Final = {maps.CALL_TOO_BIG: "too_big", maps.CALL_OUTSIDE_ERROR: "outside_error"}
+"""The same, about what cannot be sent on."""
 MAP_NAMES: Final = (
     maps.EVENTS,
     maps.EVENT_STATS,
@@ -132,6 +136,7 @@ MAP_NAMES: Final = (
     maps.IPCACHE,
     maps.FRAGMENTS,
     maps.CALLS,
+    maps.ERROR_CALLS,
     maps.NAT4,
     maps.NAT6,
     maps.NOT_MASQUERADED,
@@ -205,6 +210,8 @@ class Datapath:
         self._services = ServiceMaps(self._maps)
         for index, name in CALLS.items():
             self._maps[maps.CALLS].set_fd(index, self._programs[name].fd)
+        for index, name in ERROR_CALLS.items():
+            self._maps[maps.ERROR_CALLS].set_fd(index, self._programs[name].fd)
         if not self._config()["monitor_interval_s"]:
             self.configure(
                 aggregation=Aggregation.MEDIUM, monitor_interval_s=DEFAULT_INTERVAL_S, monitor_flags=ALL_TCP_FLAGS
@@ -227,11 +234,14 @@ class Datapath:
         host_endpoint_id: int | None = None,
         reject: bool | None = None,
         auth_renew_s: int | None = None,
+        tunnel_mtu: int | None = None,
     ) -> None:
         """Change settings while traffic runs; None keeps the present value (at first: medium, 5 s, all flags, 0, True).
 
         `reject`: clients of a service without backends are told so, and do not wait in vain.
         `auth_renew_s`: records of authentication that are used are asked for again this long before they are over.
+        `tunnel_mtu`: the largest packet that fits into the tunnel; who sends a larger one that must not be cut hears
+        so. 0, as at first: nobody does, and what does not fit is cut outside, by whoever carries the tunnel.
         """
         wanted = {
             "aggregation": aggregation,
@@ -240,6 +250,7 @@ class Datapath:
             "host_endpoint_id": host_endpoint_id,
             "no_reject": None if reject is None else not reject,
             "auth_renew_s": auth_renew_s,
+            "tunnel_mtu": tunnel_mtu,
         }
         self._change_config(**{name: value for name, value in wanted.items() if value is not None})
 

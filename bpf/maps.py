@@ -47,6 +47,7 @@ LB4_SOURCE_RANGE: Final = "cilium_lb4_source_range"
 LB6_SOURCE_RANGE: Final = "cilium_lb6_source_range"
 MAGLEV: Final = "cilium_lb4_maglev"
 CALLS: Final = "cilium_calls"
+ERROR_CALLS: Final = "flowscope_errors"
 NAT4: Final = "cilium_snat_v4_external"
 NAT6: Final = "cilium_snat_v6_external"
 NOT_MASQUERADED: Final = "cilium_ipmasq"
@@ -82,7 +83,8 @@ NODE_CONFIG: Final = np.dtype(
         ("tunnel_port_be", ">u2"),
         ("monitor_flags", "u1"),
         ("no_reject", "u1"),
-        ("auth_renew_s", "<u4"),
+        ("auth_renew_s", "<u2"),
+        ("tunnel_mtu", "<u2"),
         ("masquerade4", "u1", (16,)),
         ("masquerade6", "u1", (16,)),
     ]
@@ -322,6 +324,8 @@ CALL_CONTAINER_TRANSLATED: Final = 1
 CALL_HOST_TRANSLATED: Final = 2
 CALL_NETDEV_TRANSLATED: Final = 3
 CALL_REVERSE: Final = 4
+CALL_TOO_BIG: Final = 0
+CALL_OUTSIDE_ERROR: Final = 1
 NAT_OUT: Final = 0
 NAT_IN: Final = 1
 
@@ -336,6 +340,7 @@ DROP_FILES: Final = {
     217: "tc_to_netdev.bpf.c",
     218: "tc_to_host.bpf.c",
     219: "tail_service.bpf.c",
+    230: "tail_errors.bpf.c",
     220: "packet.h",
     221: "conntrack.h",
     222: "forward.h",
@@ -345,6 +350,7 @@ DROP_FILES: Final = {
     225: "services.h",
     226: "rewrite.h",
     227: "nat.h",
+    231: "errors.h",
 }
 """Names of the `file` number in drop events of our own programs (include/drops.h)."""
 

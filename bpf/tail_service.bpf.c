@@ -192,7 +192,7 @@ static __always_inline int reject(struct __sk_buff *skb, struct packet *pkt, enu
 	const struct node_config *config = node_config();
 	__u8 macs[2 * ETH_ALEN];
 
-	if (!config || config->no_reject || !make_unreachable(skb, pkt))
+	if (!config || config->no_reject || !make_error(skb, pkt, 0))
 		return TC_ACT_SHOT;
 	if (caller != CALLER_HOST) {
 		skb->tc_index = TC_INDEX_DELIVERED;

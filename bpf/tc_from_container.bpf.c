@@ -3,6 +3,7 @@
  * source check -> services -> connection tracking -> who is the destination -> egress policy -> where to.
  * A packet to a service's address is handed to the service program, which comes back to container_translated.
  */
+#include "errors.h"
 #include "forward.h"
 #include "neighbour.h"
 #include "policy.h"
@@ -120,6 +121,8 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 		return to_host(skb, pkt, config);
 	}
 	if (has_tunnel(remote)) {
+		if (unlikely(is_too_big_for_tunnel(skb, pkt, config)))
+			return refuse_too_big(skb, pkt, own->endpoint_id, own->identity, *dst_identity);
 		trace.point = TO_OVERLAY;
 		trace.ifindex = config->overlay_ifindex;
 		trace_packet(skb, config, pkt->family, &trace);

@@ -1,4 +1,5 @@
 /* tc egress of cilium_host: packets of the node's own stack to pods, here or on other nodes. */
+#include "errors.h"
 #include "forward.h"
 #include "proxy.h"
 #include "services.h"
@@ -50,6 +51,8 @@ static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, con
 		return DROP(pkt, DROP_NO_BACKEND, 0);
 	if (local || !has_tunnel(remote))
 		return DROP(pkt, DROP_STALE_OR_UNROUTABLE, 0);
+	if (unlikely(is_too_big_for_tunnel(skb, pkt, config)))
+		return refuse_too_big(skb, pkt, config->host_endpoint_id, src_identity, *dst_identity);
 	trace_packet(skb, config, pkt->family, &(struct trace){
 		.point = TO_OVERLAY,
 		.reason = REASON_UNKNOWN,

@@ -5,6 +5,7 @@
  * identity that the ipcache has for their source. All else, tunnel packets too, is the stack's. (Host policy.)
  */
 #include "announce.h"
+#include "errors.h"
 #include "forward.h"
 #include "nat.h"
 #include "proxy.h"
@@ -77,6 +78,11 @@ handle(struct __sk_buff *skb, struct packet *pkt, const struct node_config *conf
 		return announce_neighbour(skb, pkt);
 	if (service)
 		return to_service(skb, pkt, config, service, drop);
+	if (unlikely(pkt->icmp_error)) {
+		skb->cb[ERROR_SRC_IDENTITY] = drop->src_identity;
+		bpf_tail_call(skb, &flowscope_errors, CALL_OUTSIDE_ERROR);
+		return DROP(pkt, DROP_MISSED_TAIL_CALL, CALL_OUTSIDE_ERROR);
+	}
 	if (is_masquerade_address(config, pkt)) {
 		ret = nat_back(skb, pkt);
 		if (ret < 0)
@@ -139,6 +145,8 @@ static __always_inline int to_backend(struct __sk_buff *skb, struct packet *pkt,
 	if (!remote || !has_tunnel(remote))
 		return DROP(pkt, DROP_STALE_OR_UNROUTABLE, 0);
 	drop->dst_identity = remote->identity;
+	if (unlikely(is_too_big_for_tunnel(skb, pkt, config)))
+		return refuse_too_big(skb, pkt, config->host_endpoint_id, drop->src_identity, remote->identity);
 	ret = nat_out(skb, pkt, masquerade_address(config, pkt->family));
 	if (ret)
 		return ret;

@@ -14,6 +14,9 @@ int host_ingress(struct __sk_buff *skb)
 	if ((skb->mark & MARK_KIND_MASK) != MARK_TO_PROXY)
 		return TC_ACT_OK;
 	ret = parse_packet(skb, &pkt);
+	/* The stack finds the socket that an error is about. */
+	if (!ret && pkt.icmp_error)
+		return TC_ACT_OK;
 	if (!ret)
 		ret = assign_to_proxy(skb, &pkt, skb->mark >> 16, AT_INGRESS);
 	return ret ? drop_packet(skb, &pkt, ret, &drop) : TC_ACT_OK;

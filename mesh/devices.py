@@ -61,13 +61,15 @@ class NodeDevices:
         self._thread.submit(self._ip.close).result()
         self._thread.shutdown()
 
-    def prepare(self, node: Node, uplink: str) -> None:
-        """Make what is missing. `uplink` is the device that leads to the other nodes.
+    def prepare(self, node: Node, uplink: str) -> int:
+        """Make what is missing; returns how large a packet of a pod may be on its way to another node.
+
+        `uplink` is the device that leads to the other nodes.
 
         Raises: Failure when the kernel refuses.
         """
         try:
-            self._thread.submit(self._make, node, uplink).result()
+            return self._thread.submit(self._make, node, uplink).result()
         except NetlinkError as error:
             raise Failure(f"cannot prepare the devices of node {node.name}: {error}") from error
 
@@ -75,7 +77,7 @@ class NodeDevices:
         """Names of all devices by ifindex. By libc, for it is asked in each round: pyroute2 takes 0.3 ms a device."""
         return dict(socket.if_nameindex())
 
-    def _make(self, node: Node, uplink: str) -> None:
+    def _make(self, node: Node, uplink: str) -> int:
         mtu = self._mtu(uplink)
         if self._index(HOST_DEVICE) is None:
             self._ip.link("add", ifname=HOST_DEVICE, kind="veth", peer={"ifname": HOST_PEER})
@@ -94,6 +96,7 @@ class NodeDevices:
         for family in (socket.AF_INET, socket.AF_INET6):
             self._lead_proxies(family)
         self._address(node, mtu - VXLAN_OVERHEAD)
+        return mtu - VXLAN_OVERHEAD
 
     def _lead_proxies(self, family: int) -> None:
         """What the programs mark for a proxy is this node's, whatever its destination; what a load balancer sends in a

@@ -174,13 +174,14 @@ class Agent:
     def start(self, aggregation: Aggregation) -> None:
         """Devices, programs, settings: what does not depend on pods."""
         config = self._config
-        self._devices.prepare(self._node, config.devices[0])
+        tunnel_mtu = self._devices.prepare(self._node, config.devices[0])
         self._datapath.ensure_loaded()
         self._datapath.configure(
             aggregation=aggregation,
             monitor_interval_s=config.aggregation_interval_s,
             host_endpoint_id=knowledge.HOST_ENDPOINT_ID,
             reject=config.service_no_backend == NO_BACKEND[0],
+            tunnel_mtu=tunnel_mtu,
         )
         self._policies.local.restore({prefix: one.identity for prefix, one in self._datapath.ipcache().items()})
         self._datapath.attach_overlay(OVERLAY_DEVICE)

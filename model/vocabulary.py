@@ -261,6 +261,8 @@ DROP_FILES: Final[dict[int, str]] = {
     223: "neighbour.h",
     224: "policy.h",
     229: "proxy.h",
+    230: "tail_errors.bpf.c",
+    231: "errors.h",
     225: "services.h",
     226: "rewrite.h",
     227: "nat.h",

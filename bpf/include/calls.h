@@ -19,6 +19,13 @@ enum caller {			/* whose second half goes on with the translated packet */
 	CALLER_NETDEV = CALL_NETDEV_TRANSLATED,
 };
 
+/* The jumps to the programs of ICMP errors (flowscope_errors). */
+enum error_scratch {
+	ERROR_SRC_IDENTITY,
+	ERROR_DST_IDENTITY,
+	ERROR_SOURCE,		/* endpoint that tells; 0: the node */
+};
+
 /* The jump to the program that translates answers for clients that are no endpoints here. */
 enum reverse_scratch {
 	REVERSE_SRC_IDENTITY,

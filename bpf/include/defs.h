@@ -114,6 +114,12 @@ enum call {			/* index in cilium_calls */
 	CALLS,
 };
 
+enum error_call {		/* index in flowscope_errors */
+	CALL_TOO_BIG,
+	CALL_OUTSIDE_ERROR,
+	ERROR_CALLS = 8,	/* some room: a pinned map keeps its size when the programs change */
+};
+
 #define MONITOR_DEFAULT	128	/* bytes captured of a packet that is reported */
 #define MONITOR_OVERLAY	192	/* the same when outer headers come first */
 #define MONITOR_WHOLE	1500	/* DNS: the whole packet */

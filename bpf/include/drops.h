@@ -7,6 +7,7 @@ enum drop_reason {
 	DROP_POLICY_DENIED = 133,	/* nothing allows it */
 	DROP_INVALID_PACKET = 134,
 	DROP_CT_INVALID_HEADER = 135,
+	DROP_TOO_BIG = 136,		/* for the tunnel; the sender is told how much fits */
 	DROP_CT_UNKNOWN_PROTOCOL = 137,
 	DROP_UNSUPPORTED_L3 = 139,
 	DROP_MISSED_TAIL_CALL = 140,
@@ -59,6 +60,8 @@ enum drop_file {
 	FILE_REWRITE = 226,
 	FILE_NAT = 227,
 	FILE_PROXY = 229,
+	FILE_ERRORS = 230,
+	FILE_ERRORS_HEADER = 231,
 };
 
 /* Folded to a constant by the compiler; a file that is missing here shows as unknown. */
@@ -74,6 +77,8 @@ enum drop_file {
 	FILE_IS("tc_to_netdev.bpf.c") ? FILE_TO_NETDEV : \
 	FILE_IS("tc_to_host.bpf.c") ? FILE_TO_HOST : \
 	FILE_IS("tail_service.bpf.c") ? FILE_SERVICE : \
+	FILE_IS("tail_errors.bpf.c") ? FILE_ERRORS : \
+	FILE_IS("errors.h") ? FILE_ERRORS_HEADER : \
 	FILE_IS("packet.h") ? FILE_PACKET : \
 	FILE_IS("conntrack.h") ? FILE_CONNTRACK : \
 	FILE_IS("forward.h") ? FILE_FORWARD : \

@@ -24,7 +24,8 @@ struct node_config {
 	__be16	tunnel_port_be;		/* UDP port of the overlay */
 	__u8	monitor_flags;		/* TCP flags whose first sight is reported */
 	__u8	no_reject;		/* clients of a service without backends hear nothing */
-	__u32	auth_renew_s;		/* records of authentication are asked for again this long before they are over */
+	__u16	auth_renew_s;		/* records of authentication are asked for again this long before they are over */
+	__u16	tunnel_mtu;		/* what fits into the tunnel; 0: not known, so nobody is told */
 	union addr masquerade4;		/* source of what pods send to the world; unspecified: their own */
 	union addr masquerade6;
 };

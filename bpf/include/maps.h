@@ -285,6 +285,14 @@ struct {				/* index: enum call */
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } cilium_calls SEC(".maps");
 
+struct {				/* index: enum error_call */
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, ERROR_CALLS);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} flowscope_errors SEC(".maps");
+
 struct policy_map {			/* one endpoint's policy; pinned as cilium_policy_v2_<id> */
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, 16384);

@@ -1,8 +1,10 @@
-/* Telling a client at once that nobody serves it: its packet goes back inside an ICMP error, port unreachable. */
+/* Telling a sender that its packet goes no further: it goes back inside an ICMP error. Port unreachable, so that a
+ * client of a service that nobody serves need not wait; or how much fits into the tunnel.
+ */
 #ifndef FLOWSCOPE_REJECT_H
 #define FLOWSCOPE_REJECT_H
 
-#include "packet.h"
+#include "rewrite.h"
 
 #define REJECT_TTL	64
 #define UDP_QUOTE	8		/* what is quoted of a transport header: all that a socket is found by, and as */
@@ -13,7 +15,7 @@ struct icmp_error {
 	__u8	type;
 	__u8	code;
 	__be16	checksum;
-	__be32	unused;
+	__be32	mtu;			/* of an error about size; else 0 */
 };
 _Static_assert(sizeof(struct icmp_error) == ICMP_HEADER, "as on the wire");
 
@@ -74,12 +76,21 @@ static __always_inline long reject6(struct __sk_buff *skb, const struct packet *
 	return err ? err : bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(ip), icmp, sizeof(*icmp), 0);
 }
 
-/* Make the packet the answer to itself. Only what every client sends: TCP and UDP without options or extensions, whole.
- * False: the packet is another one, or none any more; it is of no use. Not static, as parse_packet().
- */
-__noinline int make_unreachable(struct __sk_buff *skb, struct packet *pkt)
+/* What an error can be made of: what every client sends, without options or extensions, whole. */
+static __always_inline bool can_quote(const struct packet *pkt)
 {
-	struct icmp_error icmp = {};
+	__u32 ip_size = pkt->family == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+
+	return (pkt->protocol == IPPROTO_TCP || pkt->protocol == IPPROTO_UDP || is_echo(pkt)) && !pkt->no_ports &&
+	       pkt->l4_offset == ETH_HLEN + ip_size;
+}
+
+/* Make the packet the answer to itself: that no more than `mtu` fits, or if that is 0, that nobody is there.
+ * False: the packet is one that cannot be quoted, or none any more; it is of no use. Not static, as parse_packet().
+ */
+__noinline int make_error(struct __sk_buff *skb, struct packet *pkt, __u32 mtu)
+{
+	struct icmp_error icmp = { .mtu = bpf_htonl(mtu) };
 	__u32 ip_size, quoted;
 	__u8 macs[2 * ETH_ALEN];
 	__s64 sum = 0;
@@ -89,17 +100,17 @@ __noinline int make_unreachable(struct __sk_buff *skb, struct packet *pkt)
 		return false;
 	tcp = pkt->protocol == IPPROTO_TCP;
 	ip_size = pkt->family == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
-	if ((!tcp && pkt->protocol != IPPROTO_UDP) || pkt->no_ports || pkt->l4_offset != ETH_HLEN + ip_size)
+	if (!can_quote(pkt))
 		return false;
 	quoted = ip_size + (tcp ? TCP_QUOTE : UDP_QUOTE);
 	if (pkt->family == FAMILY_IPV4) {
 		icmp.type = ICMP_UNREACHABLE;
-		icmp.code = ICMP_PORT_UNREACHABLE;
+		icmp.code = mtu ? ICMP_FRAGMENTATION_NEEDED : ICMP_PORT_UNREACHABLE;
 	} else {
 		__be32 pseudo[] = { bpf_htonl(ICMP_HEADER + quoted), bpf_htonl(IPPROTO_ICMPV6) };
 
-		icmp.type = ICMP6_UNREACHABLE;
-		icmp.code = ICMP6_PORT_UNREACHABLE;
+		icmp.type = mtu ? ICMP6_PACKET_TOO_BIG : ICMP6_UNREACHABLE;
+		icmp.code = mtu ? 0 : ICMP6_PORT_UNREACHABLE;
 		sum = bpf_csum_diff(NULL, 0, pkt->saddr.ip6, sizeof(pkt->saddr), sum);
 		sum = bpf_csum_diff(NULL, 0, pkt->daddr.ip6, sizeof(pkt->daddr), sum);
 		sum = bpf_csum_diff(NULL, 0, pseudo, sizeof(pseudo), sum);

@@ -6,7 +6,7 @@ import socket
 from ipaddress import IPv6Address, ip_network
 
 from bpf.datapath import IpcacheEntry
-from tests.support.testnet import Cluster, ip, sysctl
+from tests.support.testnet import Cluster, Network, ip, sysctl
 
 ANY = {"ipv4": "0.0.0.0", "ipv6": "::"}
 NODE = {"ipv4": "172.18.0.1", "ipv6": "2001:db8:18::1"}
@@ -43,13 +43,18 @@ def join(cluster: Cluster) -> Cluster:
         )
         node.datapath.set_host_addresses([node.address, node6, node.router, node.router6])
         node.datapath.set_masquerade(node.address, node6, [ip_network("10.244.0.0/16"), ip_network("fd00:10:244::/48")])
+    share_ipcache(net)
+    return cluster
+
+
+def share_ipcache(net: Network) -> None:
+    """Tell every node about all pods and nodes, by all their addresses."""
     net.share_ipcache()
     for node in net.nodes:
         for other in net.nodes:
             if other is not node:
                 entry = IpcacheEntry(identity=6, tunnel_endpoint=other.address)
                 node.datapath.set_ipcache(IPv6Address(f"2001:db8:18::{other.number}"), entry)
-    return cluster
 
 
 def add_beyond(cluster: Cluster) -> str:
