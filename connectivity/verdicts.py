@@ -60,6 +60,8 @@ class Expectation:
     """EGRESS or INGRESS: which side's policy drops; empty: any."""
     http: bool = False
     """A proxy sees the request, so there are http flows."""
+    authenticated: bool = False
+    """Both sides prove who they are first; packets that come before are dropped, and sent again."""
     dns: bool = False
     """The name goes through the DNS proxy, so there are dns flows."""
 
@@ -108,8 +110,12 @@ def flow_problems(expected: Expectation, attempt: Attempt, flows: Iterable[Flow]
     mine = [flow for flow in around if _belongs(flow, attempt)]
     if expected.result in (Result.DROPPED, Result.NOT_BALANCED):
         return problems + _drop_problems(expected, mine)
-    if drops := [flow for flow in mine if flow.verdict == flow_pb2.DROPPED and _is_surely_its(flow, attempt)]:
-        problems.append(f"dropped, which must not be: {_drop_text(drops[0])}")
+    dropped = [flow for flow in mine if flow.verdict == flow_pb2.DROPPED and _is_surely_its(flow, attempt)]
+    if expected.authenticated:
+        dropped = [flow for flow in dropped if flow.drop_reason_desc != AUTH_REQUIRED]
+        problems += _proof_problems(mine)
+    if dropped:
+        problems.append(f"dropped, which must not be: {_drop_text(dropped[0])}")
     problems += _tcp_problems(attempt, mine) if attempt.protocol == "tcp" else _echo_problems(attempt, mine)
     return problems + (_http_problems(expected, attempt, around) if expected.http else [])
 
@@ -163,6 +169,11 @@ def _drop_problems(expected: Expectation, flows: Sequence[Flow]) -> list[str]:
         return []
     wanted = flow_pb2.DropReason.Name(expected.reason) if expected.reason else "a drop"
     return [f"expected {wanted} at {expected.at or 'either side'}, seen {_drop_text(drops[0])}"]
+
+
+def _proof_problems(flows: Sequence[Flow]) -> list[str]:
+    proofs = (flow for flow in flows if flow.auth_type == flow_pb2.SPIRE and flow.verdict == flow_pb2.FORWARDED)
+    return [] if any(proofs) else ["no policy verdict tells that the peers were authenticated"]
 
 
 _UNKNOWN: Final = "TRAFFIC_DIRECTION_UNKNOWN"

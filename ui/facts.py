@@ -1,6 +1,6 @@
-"""What layer 7 details mean to a count: asked or answered, good or bad, how long it took.
+"""What details of flows mean to a count: asked or answered, good or bad, how long it took, who was authenticated.
 
-In:        aux entries of L7 flows.
+In:        aux entries of L7 flows and of policy verdicts.
 Out:       small numbers per row, worked out once per entry.
 Elsewhere: views.py shows requests and DNS names one by one; rollup.py adds up.
 """
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.flow_parts import split_aux
+from model.layouts import MessageType
 from model.row import Rows
 from model.tables import Tables
 from proto.flow import flow_pb2
@@ -23,6 +24,8 @@ REQUEST: Final = 1
 RESPONSE: Final = 2
 BAD: Final = 4
 """An answer that tells of a failure: HTTP 500 and up, a DNS rcode, a Kafka error."""
+AUTHENTICATED: Final = 8
+"""A policy verdict that rests on a proof of who the peers are; whether it let them pass is in the row."""
 SEEN: Final = 128
 
 BINS: Final = 120
@@ -40,7 +43,7 @@ class L7Facts:
         self._bins = np.zeros(0, np.uint8)
 
     def of(self, rows: Rows) -> tuple[U8, U8]:
-        """Facts and latency bin (0: not known) of each row; 0 for rows without L7."""
+        """Facts and latency bin (0: not known) of each row; 0 for rows that are neither L7 nor policy verdicts."""
         if self._generation != self._tables.generation:
             self._generation = self._tables.generation
             self._facts = self._bins = np.zeros(0, np.uint8)
@@ -49,17 +52,18 @@ class L7Facts:
             more = np.zeros(missing, np.uint8)
             self._facts, self._bins = np.concatenate([self._facts, more]), np.concatenate([self._bins, more])
         aux = rows["aux"]
-        l7 = rows["flow_type"] == flow_pb2.L7
-        wanted = np.unique(aux[l7])
+        told = (rows["flow_type"] == flow_pb2.L7) | (rows["event_type"] == MessageType.POLICY_VERDICT)
+        wanted = np.unique(aux[told])
         for index in wanted[self._facts[wanted] == 0].tolist():
             self._facts[index], self._bins[index] = facts_of(self._tables.aux[index] or b"")
-        return np.where(l7, self._facts[aux] & ~np.uint8(SEEN), 0), np.where(l7, self._bins[aux], 0)
+        return np.where(told, self._facts[aux] & ~np.uint8(SEEN), 0), np.where(told, self._bins[aux], 0)
 
 
 def facts_of(aux: bytes) -> tuple[int, int]:
     """Facts and latency bin of one entry."""
-    l7 = flow_pb2.Flow.FromString(split_aux(aux)[0]).l7
-    facts = SEEN
+    flow = flow_pb2.Flow.FromString(split_aux(aux)[0])
+    l7 = flow.l7
+    facts = SEEN | (AUTHENTICATED if flow.auth_type == flow_pb2.SPIRE else 0)
     if l7.type == flow_pb2.REQUEST:
         facts |= REQUEST
     elif l7.type == flow_pb2.RESPONSE:

@@ -211,6 +211,7 @@ def _edges(
             "p99": rounded(p99[at]),
             "verdict": next((VERDICTS[column] for column in LOUD if sums[column]), "FORWARDED"),
             "encrypted": sums[Count.ENCRYPTED] > 0,
+            "authenticated": sums[Count.AUTHENTICATED] > 0,
             "idle": now_s - int(last[at]) > IDLE_AFTER_S,
             "ports": [
                 {

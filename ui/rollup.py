@@ -22,7 +22,7 @@ from model.row import L4, Bit, Kind, Reply, Rows, TcpFlag
 from model.whole_rows import take
 from proto.flow import flow_pb2
 from ui.cards import Cards
-from ui.facts import BAD, BINS, RESPONSE, L7Facts, bin_ms
+from ui.facts import AUTHENTICATED, BAD, BINS, RESPONSE, L7Facts, bin_ms
 from ui.query import Query
 
 I64 = npt.NDArray[np.int64]
@@ -58,6 +58,8 @@ class Count(IntEnum):
     RESETS = 8
     RESPONSES = 9
     BAD_RESPONSES = 10
+    AUTHENTICATED = 11
+    """Let pass because the peers had proved who they are."""
 
 
 COLUMNS: Final = len(Count)
@@ -262,6 +264,7 @@ class Rollup:
             reply & ((flags & TcpFlag.RST) != 0),
             (facts & RESPONSE) != 0,
             (facts & BAD) != 0,
+            ((facts & AUTHENTICATED) != 0) & (verdict != flow_pb2.DROPPED) & (verdict != flow_pb2.AUDIT),
         ]
 
     def _forget(self) -> None:

@@ -174,6 +174,11 @@ _LATER: Final = (
         (Case(who.pod_to_pod, always(Expectation(result=Result.DROPPED, reason=AUTH_REQUIRED))),),
         ("echo-ingress-auth-always-fail",),
     ),
+    Test(
+        "echo-ingress-mutual-auth-spiffe",
+        (Case(who.pod_to_pod, always(Expectation(authenticated=True))),),
+        ("echo-ingress-mutual-auth-spiffe",),
+    ),
     Test("l7-lb", (Case(who.pod_to_l7_service, always(HTTP_OK)),), ("l7-lb",)),
     Test(
         "echo-ingress-l7-named-port",

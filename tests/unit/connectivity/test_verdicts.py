@@ -133,3 +133,16 @@ def test_names_must_have_gone_through_the_proxy() -> None:
 )  # fmt: skip
 def test_exit_codes_of_clients(result: Result, code: int, fits: bool) -> None:
     assert (client_problems(Expectation(result=result), replace(ATTEMPT, exit_code=code)) == []) is fits
+
+
+def test_peers_that_have_to_prove_themselves_may_lose_packets_first_and_nothing_else() -> None:
+    proved = Expectation(authenticated=True)
+    waiting = packet("SYN", drop_reason_desc=flow_pb2.AUTH_REQUIRED)
+    waiting.verdict = flow_pb2.DROPPED
+    judged = packet("SYN", auth_type=flow_pb2.SPIRE)
+    assert flow_problems(proved, ATTEMPT, [waiting, judged, *WHOLE]) == []
+    assert flow_problems(OK, ATTEMPT, [waiting, judged, *WHOLE])
+    assert flow_problems(proved, ATTEMPT, WHOLE) == ["no policy verdict tells that the peers were authenticated"]
+    denied = packet("SYN", drop_reason_desc=flow_pb2.POLICY_DENIED)
+    denied.verdict = flow_pb2.DROPPED
+    assert flow_problems(proved, ATTEMPT, [denied, judged, *WHOLE])

@@ -67,6 +67,23 @@ def test_an_arrow_has_the_worst_verdict_the_share_of_drops_and_the_padlock() -> 
     assert (edge["verdict"], edge["drop"], edge["encrypted"], edge["idle"]) == ("DROPPED", 25.0, True, False)
 
 
+def test_an_arrow_whose_peers_have_proved_who_they_are_has_the_padlock_too() -> None:
+    shop = Shop()
+    client, cart, db = shop.pod("client"), shop.pod("cart"), shop.pod("db")
+    proved = shop.tables.aux.intern(flow_pb2.Flow(auth_type=flow_pb2.SPIRE).SerializeToString(deterministic=True))
+    judged = {"event_type": 5, "aux": proved}
+    shop.add_now(
+        shop.row(client, cart, **judged, verdict=flow_pb2.DROPPED),
+        shop.row(client, cart, **judged),
+        shop.row(cart, client, 80, 40000, is_reply=Reply.TRUE),
+        shop.row(cart, db, **judged, verdict=flow_pb2.DROPPED),
+    )
+    edges = drawn(shop).edges
+    assert edges["shop/client-0>shop/cart-0"]["authenticated"]
+    assert not edges["shop/client-0>shop/cart-0"]["encrypted"]
+    assert not edges["shop/cart-0>shop/db-0"]["authenticated"], "it has been asked for, and not come"
+
+
 def test_errors_and_latency_come_from_the_answers() -> None:
     shop = Shop()
     client, cart = shop.pod("client"), shop.pod("cart")

@@ -55,7 +55,7 @@ export class DetailPanel extends HTMLElement {
     const numbers = [
       ["Flows", rate(edge.rate)], ["Dropped", edge.drop ? percent(edge.drop) : "none"], ["Worst verdict", edge.verdict],
       ["Errors", edge.answers ? percent(edge.bad) : ""], ["Latency", edge.p99 ? `p50 ${milliseconds(edge.p50)}, p99 ${milliseconds(edge.p99)}` : ""],
-      ["Encrypted", edge.encrypted ? "yes" : ""], ["Before", edge.before?.rate !== undefined ? rate(edge.before.rate) : ""],
+      ["Encrypted", edge.encrypted ? "yes" : ""], ["Authenticated", edge.authenticated ? "yes" : ""], ["Before", edge.before?.rate !== undefined ? rate(edge.before.rate) : ""],
     ];
     this.#open("edge", `${source?.name ?? edge.source} → ${target?.name ?? edge.target}`, [
       html("dl", {}, ...pairs(numbers)),

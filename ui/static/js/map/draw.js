@@ -103,13 +103,14 @@ export class EdgeShape {
     this.back.setAttribute("width", far);
     this.group.setAttribute("aria-label", words.whole);
     this.title.textContent = words.whole;
+    const locked = edge.encrypted || edge.authenticated;
     const height = words.second ? LABEL.height - 2 : 18;
     this.first.setAttribute("y", words.second ? -3 : 4);
-    const width = Math.min(Math.max(words.first.length, words.second.length) * 6.1 + (edge.encrypted ? 26 : 12), LABEL.width + 34);
+    const width = Math.min(Math.max(words.first.length, words.second.length) * 6.1 + (locked ? 26 : 12), LABEL.width + 34);
     for (const [key, value] of Object.entries({ x: -width / 2, y: words.second ? -16 : -9, width, height })) this.plate.setAttribute(key, value);
-    for (const line of [this.first, this.second]) line.setAttribute("x", edge.encrypted ? -8 : 0);
+    for (const line of [this.first, this.second]) line.setAttribute("x", locked ? -8 : 0);
     this.lock.setAttribute("transform", `translate(${width / 2 - 11} ${words.second ? -7 : -2})`);
-    this.lock.style.display = edge.encrypted ? "" : "none";
+    this.lock.style.display = locked ? "" : "none";
   }
 
   move(route) {
@@ -162,7 +163,7 @@ export function edgeWords(edge) {
   const ports = edge.ports.map((port) => `${portWords(port)}: ${rate(port.rate)}${port.drop ? `, ${percent(port.drop)} dropped` : ""}`);
   const latency = edge.p99 ? [`latency p50 ${milliseconds(edge.p50)}, p99 ${milliseconds(edge.p99)}`] : [];
   const whole = [`${edge.source} → ${edge.target}: ${rate(edge.rate)} flows, ${edge.verdict.toLowerCase()}`, ...ports, ...latency,
-    ...(edge.bad ? [`${percent(edge.bad)} of answers are errors`] : []), ...(edge.encrypted ? ["encrypted"] : [])].join("\n");
+    ...(edge.bad ? [`${percent(edge.bad)} of answers are errors`] : []), ...(edge.encrypted ? ["encrypted"] : []), ...(edge.authenticated ? ["authenticated"] : [])].join("\n");
   const brief = edge.change === "gone" ? "gone" : edge.drop ? `✕ ${percent(edge.drop)}` : `${change.replace(": ", " ").replace("/s", "")}${flows}`;
   return { brief, first: shorten(`${spoken}${more} · ${change}${flows}`, 24), second: shorten(notes.slice(0, 2).join(" · "), 24), whole };
 }
