@@ -5,10 +5,11 @@ from __future__ import annotations
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import orjson
+import re2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.envoy.matching import Changes, NodeView, joined, relevant, tree
+from mesh.envoy.matching import Changes, NodeView, joined, only_text, relevant, tree
 from mesh.policy.documents.fields import Network
 from mesh.policy.rules import TCP, HttpMatch
 from mesh.policy.view import Allowed, ProxyPort, ProxyView
@@ -58,6 +59,29 @@ def test_who_lives_inside_of_a_peers_prefix_counts() -> None:
     inside = wide | {ip_network("192.0.2.1/32"): 77}
     endpoints = {FIRST: view_of(0, frozenset({1000}))}
     assert relevant(NodeView(endpoints, wide), False) != relevant(NodeView(endpoints, inside), False)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=6))
+def test_a_text_is_compared_as_it_is(text: str) -> None:
+    found = only_text(re2.escape(text))
+    assert found == text or "\0" in text
+
+
+@given(st.text(st.sampled_from("aZ0_-/\\.+*?()|[]{}^$ \n"), max_size=6), st.text("aZ0_-/\\. \n", max_size=6))
+def test_a_pattern_that_stands_for_a_text_matches_it_and_nothing_else(pattern: str, other: str) -> None:
+    only = only_text(pattern)
+    if only is not None:
+        expression = re2.compile(pattern)
+        assert expression.fullmatch(only)
+        assert other == only or not expression.fullmatch(other)
+
+
+def test_patterns_of_policies_are_texts_or_stay_what_they_are() -> None:
+    told = {
+        one: only_text(one) for one in ("/", "GET", "/foo/bar-1", r"/a\.html", "/a.html", "/a/.*", "GET|PUT", r"\d")
+    }
+    assert [one for one, text in told.items() if text is None] == ["/a.html", "/a/.*", "GET|PUT", r"\d"]
+    assert told[r"/a\.html"] == "/a.html"
 
 
 networks = st.builds(
