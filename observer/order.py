@@ -24,7 +24,7 @@ from model.text.times import parse_rfc3339
 from observer.batches import part
 
 HOLD_NS: Final = 50_000_000
-"""How long everything waits: Envoy's 10 ms, the agent's 5 ms, the kernel's 20 ms, and the load of a busy machine."""
+"""How long everything waits: Envoy's 20 ms, the kernel's 20 ms, and the load of a busy machine."""
 KEEP_NS: Final = 2_000_000_000
 """Events wait for so long after the last packet that went to a proxy."""
 CREDIBLE_NS: Final = 10_000_000_000
@@ -90,7 +90,7 @@ class Order:
         """When to ask for what is due; None: there is nothing."""
         if not (self._batches or self._records or self._lines):
             return None
-        return HOLD_NS / 1e9 / 4
+        return HOLD_NS / 1e9 / 2
 
     def due(self, everything: bool = False) -> Due:
         """What happened long enough ago; everything also when too much waits."""

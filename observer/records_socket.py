@@ -41,6 +41,7 @@ class RecordsSocket:
         """
         self._path = Path(path)
         self._deliver = deliver
+        self._buffer = bytearray(LARGEST_DATAGRAM)
         self._socket = _bound(self._path)
         self._inode = self._path.stat().st_ino
         self._loop = asyncio.get_running_loop()
@@ -59,15 +60,16 @@ class RecordsSocket:
 
     def _receive(self) -> None:
         lines: list[bytes] = []
+        view = memoryview(self._buffer)
         for _ in range(TURN):
             try:
-                datagram = self._socket.recv(LARGEST_DATAGRAM)
+                size = self._socket.recv_into(self._buffer)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
                 log.warning("cannot receive records", error=error.strerror)
                 break
-            lines += [line for line in datagram.splitlines() if line.strip()]
+            lines += [line for line in bytes(view[:size]).splitlines() if line.strip()]
         if lines:
             self._deliver(JsonRecords(time.time_ns(), tuple(lines)))
 

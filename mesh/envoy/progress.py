@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,9 @@ class Progress:
     """Records that were lost, and of which the observer has not heard."""
 
 
+_VALUES: Final = attrgetter(*(one.name for one in fields(Progress)))
+
+
 class ProgressFile:
     """One writer."""
 
@@ -49,7 +53,7 @@ class ProgressFile:
 
     def write(self, progress: Progress) -> None:
         """Remember this. Whoever kills us kills us before or after it. Raises: OSError."""
-        data = _FORM.pack(*astuple(progress))
+        data = _FORM.pack(*_VALUES(progress))
         if data != self._written:
             os.pwrite(self._descriptor, data, 0)
             self._written = data

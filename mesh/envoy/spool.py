@@ -7,7 +7,7 @@ Elsewhere: records.py says what the lines are; progress.py remembers how far the
 A file never makes Envoy wait, whoever reads it or does not: it has a largest size, and what Envoy cannot write there it
 throws away. Envoy counts every record before that, so what it counted and nobody read is what was lost. File and
 progress outlive the agent: the next one goes on where the last one has stopped. What an Envoy that dies has not written
-yet, 10 ms at most, nobody knows of.
+yet, 20 ms at most, nobody knows of.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ class Spool:
         self._retry: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._at_end = False
+        self._is_current = True
+        """Whether the file that is read is the one that Envoy was last told of: only we put it aside."""
         self._is_settled = False
         self._reopen = True
         self._is_final = False
@@ -128,7 +130,7 @@ class Spool:
                     break
         else:
             self._take(self._old if self._old.exists() else self.path, 0)
-        if self._is_current():
+        if self._is_current:
             self._old.unlink(missing_ok=True)
 
     def _take(self, path: Path, offset: int) -> None:
@@ -136,9 +138,7 @@ class Spool:
             os.close(self._descriptor)
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._at.inode, self._at.offset = os.fstat(self._descriptor).st_ino, offset
-
-    def _is_current(self) -> bool:
-        return self.path.stat().st_ino == self._at.inode
+        self._is_current = self.path.stat().st_ino == self._at.inode
 
     def _notified(self) -> None:
         self._is_settled = False
@@ -154,7 +154,7 @@ class Spool:
                 return
             self._save()
             # Before the last look at the old file: Envoy writes no more there once it has written to the new one.
-            follows = not self._is_current() and (self._is_final or self.path.stat().st_size > 0)
+            follows = not self._is_current and (self._is_final or self.path.stat().st_size > 0)
             data = os.pread(self._descriptor, READ, self._at.offset)
             end = data.rfind(b"\n") + 1
             if end:
@@ -162,6 +162,11 @@ class Spool:
                 self._records.flush()
                 self._at.offset += end
                 self._at.lines += data.count(b"\n", 0, end)
+                if len(data) < READ and self._is_current and not self._records.is_behind:
+                    # What follows will be told of.
+                    self._at_end = True
+                    self._save()
+                    return
             elif len(data) == READ:
                 # No record of ours is so long. What comes of its end is for the observer to refuse.
                 self._at.offset += READ
@@ -181,7 +186,7 @@ class Spool:
         self._progress.write(self._at)
 
     def _unread_lines(self) -> int:
-        paths = [self.path] if self._is_current() else [self._old, self.path]
+        paths = [self.path] if self._is_current else [self._old, self.path]
         count = 0
         for path, offset in zip(paths, (self._at.offset, 0), strict=False):
             with path.open("rb") as file:
@@ -208,14 +213,15 @@ class Spool:
                 log.error("records of requests cannot be kept", error=str(error))
 
     async def _rotate(self) -> None:
-        long = self._is_current() and self.path.stat().st_size > SEGMENT
+        long = self._is_current and self.path.stat().st_size > SEGMENT
         if long and asyncio.get_running_loop().time() >= self._usable_s:
             os.rename(self.path, self._old)
+            self._is_current = False
             self._make()
             assert self._inotify is not None
             self._inotify.watch(self.path, MODIFIED)
             self._reopen, self._is_final = True, False
-        if self._is_current():
+        if self._is_current:
             return
         if self._reopen:
             await self._admin.reopen_logs()
