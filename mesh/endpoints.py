@@ -15,7 +15,7 @@ from typing import Any, Final
 from bpf.datapath import Endpoint, IpcacheEntry, Prefix
 from mesh import identities, ipam, knowledge
 from mesh.envoy.matching import NodeView
-from mesh.policy.node import Outcome
+from mesh.policy.outcome import Outcome
 from mesh.resources.pods import Pod
 
 MAX_ENDPOINT_ID: Final = 65535

@@ -39,6 +39,7 @@ from mesh.envoyconfig.node import NodeEnvoyConfigs
 from mesh.leader import Lock, lead
 from mesh.policy.compiling import Settings, Subject
 from mesh.policy.node import NodePolicies, named_ports
+from mesh.policy.outcome import Refusal
 from mesh.policy.ports import ProxyPorts
 from mesh.records import Records
 from mesh.report import AgentReport
@@ -162,7 +163,7 @@ class Agent:
         self._services = NodeServices(datapath, node, config.load_balancer_algorithm)
         self._endpoints: Mapping[int, Endpoint] = {}
         self._written: Mapping[int, EndpointPolicy] = {}
-        self._problems: frozenset[str] = frozenset()
+        self._problems: Sequence[Refusal] = ()
         state_file = Path(config.state_file)
         self._state = StateFile(state_file, self._policies, self._names_told)
         self._attachments = Attachments(datapath)
@@ -289,10 +290,15 @@ class Agent:
         self.report.round(revision, ready)
 
     def _policy_condition(self) -> dict[str, Any]:
-        problems = sorted(self._problems)
-        state = {"mode": self._config.enable_policy, "audit": self._config.policy_audit_mode, "problems": problems}
+        problems = sorted(map(str, self._problems))
+        state = {
+            "mode": self._config.enable_policy,
+            "audit": self._config.policy_audit_mode,
+            "problems": problems,
+            "refusals": [one.plain() for one in self._problems],
+        }
         if problems:
-            return {"state": "warning", "message": f"{len(problems)} policies refused: {problems[0]}", **state}
+            return {"state": "warning", "message": f"refused for {len(problems)} kinds of pods: {problems[0]}", **state}
         return {"state": "ok", "message": f"enforcement {self._config.enable_policy}", **state}
 
     async def learn(self, addresses: set[Address]) -> None:
@@ -310,6 +316,7 @@ class Agent:
             self._state.write_soon()
             return
         decided = self._policies.learn(names)
+        self._tell(decided.problems)
         self._state.write_now_or_soon(decided)
         old = self._written
         self._datapath.set_policies({
@@ -336,7 +343,8 @@ class Agent:
         mine = self._endpoints.get(endpoint)
         return mine is not None and any((own, address) in connections for own in (mine.ipv4, mine.ipv6) if own)
 
-    def _tell(self, problems: Sequence[str]) -> None:
-        for problem in set(problems) - self._problems:
-            log.warning("policy refused", reason=problem)
-        self._problems = frozenset(problems)
+    def _tell(self, problems: Sequence[Refusal]) -> None:
+        for problem in problems:
+            if problem not in self._problems:
+                log.warning("policy refused", reason=str(problem))
+        self._problems = tuple(problems)

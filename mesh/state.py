@@ -17,7 +17,8 @@ from bpf.datapath import Prefix
 from mesh import identities, ipam
 from mesh.dns.names import Address
 from mesh.files import write_atomically
-from mesh.policy.node import NodePolicies, Outcome
+from mesh.policy.node import NodePolicies
+from mesh.policy.outcome import Outcome
 
 PAUSE_S: Final = 0.2
 """Between two files while names are learned; each is as long as the cluster is large."""

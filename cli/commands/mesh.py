@@ -27,9 +27,28 @@ _EVERYWHERE = Flag(name="all-namespaces", short="A", kind=BOOL, help="resources 
 _SELECTOR = Flag(
     name="selector", short="l", help="only resources with these labels: key=value, key!=value, key, !key, key in (a,b)"
 )
+_TIMEOUT = Flag(name="timeout", kind=DURATION, default=30_000_000_000, help="how long --wait may take")
 _WAIT = (
-    Flag(name="wait", kind=BOOL, help="return when the agents of this machine have done it"),
-    Flag(name="timeout", kind=DURATION, default=30_000_000_000, help="how long --wait may take"),
+    Flag(
+        name="wait",
+        kind=BOOL,
+        help="return when the agents of this machine have done it, with an error when they cannot",
+    ),
+    _TIMEOUT,
+)
+_WAIT_FOR_END = (
+    Flag(
+        name="wait",
+        kind=BOOL,
+        default=True,
+        help="return when all is gone, pods included; named, also when the agents of this machine have done it",
+    ),
+    Flag(
+        name="timeout",
+        kind=DURATION,
+        default=_TIMEOUT.default,
+        help="how long that may take; without this, the grace period of pods is added",
+    ),
 )
 _DRY_RUN = Flag(name="dry-run", kind=BOOL, help="check and say what would happen, change nothing")
 
@@ -65,7 +84,9 @@ _DELETE = Command(
     arguments="[KIND NAME... | KIND/NAME...]",
     description=(
         "Removes the resources of manifests, or those with the names given. With a namespace goes all that is in it;"
-        " pods of a deployment come back as long as the deployment is there."
+        " pods of a deployment come back as long as the deployment is there.\n\n"
+        "A pod that runs is told to go and ends what it has, for as long as its grace period; the command waits for"
+        " that, unless --wait=false."
     ),
     flags=(
         _FILES,
@@ -75,12 +96,13 @@ _DELETE = Command(
         Flag(name="all", kind=BOOL, help="all resources of the kind in the namespace"),
         Flag(name="ignore-not-found", kind=BOOL, help="no error when there is nothing to remove"),
         _DRY_RUN,
-        *_WAIT,
+        *_WAIT_FOR_END,
         _STORE,
     ),
     examples=(
         Example("What a file had made", "flowscope mesh delete -f foo-app.yaml"),
         Example("A policy by its name", "flowscope mesh delete cnp client-egress-only-dns -n cilium-test"),
+        Example("A pod, without waiting for its end", "flowscope mesh delete pod foo-app --wait=false"),
         Example("All pods with a label", "flowscope mesh delete pods -l run=foo-app"),
     ),
     run="cli.mesh.apply:run_delete",

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from cli.command import Call
 from cli.mesh.inputs import Check, Document, files_among, read_documents, read_keys
 from cli.mesh.kinds import KnownKind, find_kinds, kinds
-from cli.mesh.place import find_place, opened
+from cli.mesh.place import Place, find_place, opened
+from cli.mesh.refused import Refused, refused
 from cli.mesh.selector import parse_selector
-from cli.mesh.settling import await_agents
+from cli.mesh.settling import await_agents, await_end
 from mesh.controller import DEFAULT_NAMESPACES, reconcile
 from mesh.policy.documents.kinds import policies_among
 from mesh.resources.base import Key, Resource
@@ -25,16 +27,28 @@ from mesh.resources.services import Service
 from mesh.store import SqliteStore, merge
 from service.failure import Failure, Failures
 
+MOST_TOLD: Final = 10
+"""Refusals that are told one by one."""
+
 
 def run_apply(call: Call) -> int:
     """`mesh apply -f FILE`."""
     namespace = call.text("namespace") if call.given("namespace") else None
     place = find_place(call)
     with opened(place, writes=True) as store:
-        apply(store, files_of(call, call.on("recursive")), namespace=namespace, dry_run=call.on("dry-run"))
+        before = set(_refused(place, store)) if call.on("wait") else set()
+        keys = apply(store, files_of(call, call.on("recursive")), namespace=namespace, dry_run=call.on("dry-run"))
         if call.on("wait"):
             await_agents(place, store, call.number("timeout") / 1e9)
+            # What was refused before may be so because of what was applied again, or has nothing to do with it.
+            if wrong := [one for one in _refused(place, store) if one.concerns(keys) or one not in before]:
+                more = [f"and {len(wrong) - MOST_TOLD} more; see `flowscope mesh status`"][: len(wrong) > MOST_TOLD]
+                raise Failures(*(one.text for one in wrong[:MOST_TOLD]), *more)
     return 0
+
+
+def _refused(place: Place, store: SqliteStore) -> Iterable[Refused]:
+    return refused(place, [one.name for one in store.find("Node")])
 
 
 def files_of(call: Call, recursive: bool = False) -> list[str]:
@@ -53,8 +67,11 @@ def apply(
     namespace: str | None = None,
     dry_run: bool = False,
     checks: Sequence[Check] = (),
-) -> None:
-    """Check all manifests, give them to the store, say what became of each. Raises: Failure; nothing changed then."""
+) -> set[Key]:
+    """Check all manifests, give them to the store, say what became of each; returns their keys.
+
+    Raises: Failure; nothing changed then.
+    """
     known = store.find()
     documents = read_documents(paths, known, namespace, checks)
     resources = [one.resource for one in documents]
@@ -64,6 +81,7 @@ def apply(
         print(f"{names[resource.kind].prefix}/{resource.name} {outcome}" + (" (dry run)" if dry_run else ""))
     for warning in warnings_about(documents, known):
         print(f"Warning: {warning}", file=sys.stderr)
+    return {one.key for one in resources}
 
 
 def warnings_about(documents: Sequence[Document], known: Sequence[Resource]) -> list[str]:
@@ -118,20 +136,31 @@ def run_delete(call: Call) -> int:
         for key in doomed:
             if key.kind == "Namespace" and key.name in DEFAULT_NAMESPACES:
                 raise Failure(f"namespace {key.name} cannot be deleted: the cluster needs it")
+        spaces = {key.name for key in doomed if key.kind == "Namespace"}
+        ending = list(dict.fromkeys([*doomed, *(key for key in known if key.namespace in spaces)]))
         if not call.on("dry-run"):
-            spaces = {key.name for key in doomed if key.kind == "Namespace"}
-            store.delete([*doomed, *(key for key in known if key.namespace in spaces)])
-            if call.on("wait"):
-                await_agents(place, store, call.number("timeout") / 1e9)
-    names = kinds()
-    for key in doomed:
-        print(f"{names[key.kind].prefix}/{key.name} deleted" + (" (dry run)" if call.on("dry-run") else ""))
+            store.delete(ending)
+        names = kinds()
+        for key in doomed:
+            said = f"{names[key.kind].prefix}/{key.name} deleted" + (" (dry run)" if call.on("dry-run") else "")
+            print(said, flush=True)
+        if call.on("wait") and not call.on("dry-run"):
+            _await_end(call, place, store, [known[key] for key in ending])
     missing = [key for key in dict.fromkeys(wanted) if key not in known]
     if missing and not call.on("ignore-not-found"):
         raise Failures(*(f"there is no {key}" for key in missing))
     if not wanted:
         print("No resources found", file=sys.stderr)
     return 0
+
+
+def _await_end(call: Call, place: Place, store: SqliteStore, ending: Sequence[Resource]) -> None:
+    """Until all is gone, and, when --wait was asked for, until the agents have done their part."""
+    grace_s = max((one.spec.termination_grace_period_seconds for one in ending if isinstance(one, Pod)), default=0)
+    timeout_s = call.number("timeout") / 1e9 + (0 if call.given("timeout") else grace_s)
+    await_end(store, ending, timeout_s)
+    if call.given("wait"):
+        await_agents(place, store, timeout_s)
 
 
 def _named(call: Call, known: Sequence[Resource], namespace: str | None) -> list[Key]:

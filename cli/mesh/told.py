@@ -147,7 +147,7 @@ def _policy(policy: PolicyDocument, view: View) -> Iterator[Fact]:
         if (identity := _identity(pod, view)) is not None and any(rule.subject.selects(identity) for rule in rules)
     ]
     yield "Selects", selected
-    problems = [one for one in _problems(view, "policy") if policy.name in one]
+    problems = [one for one in _problems(view, "policy") if str(policy.key) in one]
     done = [
         f"{name}: its kernel has the policies of revision {agent['revision']}" for name, agent in view.agents.items()
     ]

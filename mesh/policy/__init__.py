@@ -10,5 +10,6 @@ Elsewhere: bpf/policies.py writes maps, bpf/include/policy.h looks up; mesh/main
     peers.py       selectors over identities, and what each selects
     local.py       identities of prefixes, known on this node only
     compiling.py   rules and identities to map entries
+    outcome.py     what comes of it, and what is refused
     node.py        all of it for one node, done again only where something changed
 """

@@ -24,6 +24,7 @@ from mesh.policy.documents.cilium import CiliumCIDRGroup
 from mesh.policy.documents.fields import Network
 from mesh.policy.documents.kinds import PolicyDocument, policies_among
 from mesh.policy.local import LocalIdentities
+from mesh.policy.outcome import Outcome, Refusal
 from mesh.policy.peers import (
     EVERYTHING,
     FQDN_SOURCE,
@@ -38,7 +39,7 @@ from mesh.policy.peers import (
 from mesh.policy.ports import ProxyPorts
 from mesh.policy.rules import AUTH_EXPLICIT, AUTH_REQUIRED, PROTOCOLS, Rule
 from mesh.policy.translate import Context, depends_on_context, rules_of
-from mesh.policy.view import PolicyConflict, ProxyView
+from mesh.policy.view import PolicyConflict
 from mesh.resources.base import Key, Resource
 from mesh.resources.cluster import CiliumIdentity
 from mesh.resources.pods import Pod
@@ -46,24 +47,6 @@ from mesh.resources.services import Service
 
 _NOBODY: Final = Compiled(EndpointPolicy((), True, True))
 """For an endpoint whose first policy cannot be made: nothing passes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a node has to know. Policies first, then the ipcache: a number means something before packets have it."""
-
-    policies: Mapping[int, EndpointPolicy]
-    """By endpoint id, for every endpoint."""
-    views: Mapping[int, ProxyView]
-    """By endpoint id, for every endpoint: what proxies have to know."""
-    ipcache: Mapping[Network, int]
-    """Prefixes that have identities of their own, unless somebody in the cluster has the address."""
-    identities: Sequence[Identity]
-    """Those of the prefixes, for whoever shows names."""
-    names: Mapping[Network, tuple[str, ...]]
-    """What the toFQDNs selectors were taken to stand for."""
-    problems: Sequence[str] = ()
-    """One line each: endpoints that keep their old policy, and why."""
 
 
 @dataclass(slots=True)
@@ -102,6 +85,8 @@ class NodePolicies:
     _reserved: dict[int, Identity] = field(default_factory=reserved_identities)
     _labels: dict[int, tuple[CiliumIdentity, Identity]] = field(default_factory=dict)
     _rules_now: Sequence[Rule] = ()
+    _documents_now: Sequence[Key] = ()
+    """Where each of the rules comes from."""
     _cluster_identities: dict[int, Identity] = field(default_factory=dict)
     _cluster_ports: Mapping[tuple[str, int], frozenset[int]] = field(default_factory=dict)
     _revision: int = 0
@@ -181,6 +166,7 @@ class NodePolicies:
             else:
                 found[document.key] = _Translated(document, depends_on_context(document), rules_of(document, context))
         self._translated = found
+        self._documents_now = [key for key, one in found.items() for _ in one.rules]
         return [rule for one in found.values() for rule in one.rules]
 
     def _renew_local(self, wanted: set[Network]) -> None:
@@ -201,7 +187,7 @@ class NodePolicies:
         self._labels = labels
         self._cluster_identities = self._reserved | {number: identity for number, (_, identity) in labels.items()}
 
-    def _compile(self, rules: Sequence[Rule], endpoints: Mapping[int, Subject], revision: int) -> list[str]:
+    def _compile(self, rules: Sequence[Rule], endpoints: Mapping[int, Subject], revision: int) -> list[Refusal]:
         of_identity: dict[int, list[int]] = {subject.identity: [] for subject in endpoints.values()}
         for at, rule in enumerate(rules):
             for number in self._selectors.numbers(rule.subject) & of_identity.keys():
@@ -209,7 +195,7 @@ class NodePolicies:
         used = {at for each in of_identity.values() for at in each}
         versions = {at: self._version(rules[at]) for at in used}
         compiler = Compiler(self.settings, self._selectors.numbers, self._cluster_ports, self.proxies)
-        problems: list[str] = []
+        problems: list[Refusal] = []
         made: dict[Subject, _Made] = {}
         for subject in dict.fromkeys(endpoints.values()):
             meant = of_identity[subject.identity]
@@ -226,8 +212,11 @@ class NodePolicies:
             try:
                 compiled = _fitting(compiler.compile(subject, [rules[at] for at in meant]))
             except PolicyConflict as error:
-                problems.append(f"identity {subject.identity}: {error}; its old policy stays")
                 made[subject] = old or _Made(None, _NOBODY, revision)
+                documents = tuple(dict.fromkeys(self._documents_now[at] for at in meant))
+                numbers = tuple(sorted(number for number, one in endpoints.items() if one == subject))
+                keeps_old = made[subject].compiled is not _NOBODY
+                problems.append(Refusal(documents, subject.identity, numbers, str(error), keeps_old))
             else:
                 made[subject] = _Made(signature, compiled, revision)
         self._made = made

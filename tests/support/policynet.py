@@ -20,7 +20,8 @@ from mesh.endpoints import node_view
 from mesh.envoy.matching import NodeView
 from mesh.policy.compiling import Settings, Subject
 from mesh.policy.documents.fields import Network as Prefix
-from mesh.policy.node import NodePolicies, Outcome, named_ports
+from mesh.policy.node import NodePolicies, named_ports
+from mesh.policy.outcome import Outcome
 from mesh.resources.base import Metadata, Resource
 from mesh.resources.cluster import CiliumIdentity
 from mesh.resources.manifests import parse_manifests

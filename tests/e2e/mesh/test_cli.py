@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.e2e.conftest import Lab
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.kernel
 
@@ -92,3 +93,44 @@ def test_status_draws_the_cluster_and_says_what_is_wrong(lab: Lab, foo: Callable
             assert time.monotonic() < deadline, shown
     finally:
         foo("delete", "pod", "nowhere")
+
+
+def test_a_policy_that_no_map_can_hold_is_told_to_whoever_applies_it(lab: Lab, foo: Callable[..., str]) -> None:
+    address = f"http://{json.loads(foo('get', 'pod', 'foo-app', '-o', 'json'))['status']['podIP']}:5678/"
+    # Odd ports, because neighbours share an entry.
+    ports = [{"port": str(number), "protocol": "TCP"} for number in range(1, 320, 2)]
+    rule = {
+        "toCIDR": [f"192.0.2.{number}/32" for number in range(110)],
+        "toPorts": [{"ports": ports[at : at + 40]} for at in range(0, len(ports), 40)],
+    }
+    large = f"{FOO}  egress: [{json.dumps(rule)}]\n"
+    store = ("--store", str(lab.run_dir / "store"))
+    done = lab.flowscope("mesh", "apply", "--wait", "-f", "-", *store, input=large)
+    assert done.returncode == 1
+    assert "CiliumNetworkPolicy default/foo-app-from-client: not in force at endpoint " in done.stderr
+    assert " (default/foo-app) of node " in done.stderr
+    assert "the policy needs 17604 map entries of 16384; use wider selectors" in done.stderr
+    assert done.stderr.rstrip().endswith("; the old policy stays")
+    # It does.
+    assert lab.exec("client", "curl", "-sS", "--max-time", "5", address).stdout == "foo\n"
+    assert lab.exec("client2", "curl", "-sS", "--max-time", "1", address).returncode == 28
+    # And is told no more once it fits again.
+    foo("apply", "--wait", "-f", "-", stdin=FOO)
+
+
+LINGERS = """
+apiVersion: v1
+kind: Pod
+metadata: {name: lingers}
+spec:
+  containers: [{name: main, image: pause, lifecycle: {preStop: {sleep: {seconds: 1}}}}]
+"""
+
+
+def test_a_pod_is_gone_when_delete_returns(lab: Lab, foo: Callable[..., str]) -> None:
+    foo("apply", "-f", "-", stdin=LINGERS)
+    eventually(lambda: "1/1" in foo("get", "pods", "lingers"), timeout_s=60)
+    before = time.monotonic()
+    assert foo("delete", "pod", "lingers", "--timeout", "60s") == "pod/lingers deleted\n"
+    assert time.monotonic() - before >= 1, "it sleeps before it stops"
+    assert "lingers" not in foo("get", "pods")

@@ -6,6 +6,7 @@ import io
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cli.__main__ import main
 from mesh.controller import reconcile
 from mesh.resources.base import Key
 from mesh.resources.manifests import parse_manifest
+from mesh.resources.pods import Pod
 from mesh.store import SqliteStore, Update
 
 FOO = """
@@ -217,6 +219,43 @@ def test_a_locked_store_is_told(mesh: Typed, store: Path, monkeypatch: pytest.Mo
         other.execute("ROLLBACK")
     assert code == 1
     assert "resource store: database is locked; another process" in complaint
+
+
+RUNNING = """
+apiVersion: v1
+kind: Pod
+metadata: {name: busy}
+spec: {terminationGracePeriodSeconds: 0, containers: [{name: main, image: pause}]}
+status: {phase: Running, network: {interface: lxc1, mac: "02:00:00:00:00:01", hostMac: "02:00:00:00:00:02"}}
+"""
+
+
+def test_delete_waits_until_whoever_runs_the_pod_has_ended_it(mesh: Typed, store: Path) -> None:
+    assert mesh("apply", "-f", "-", stdin=RUNNING)[0] == 0
+    key = Key("Pod", "default", "busy")
+    code, said, complaint = mesh("delete", "pod", "busy", "--timeout", "10ms")
+    assert (code, said) == (1, "pod/busy deleted\n")
+    assert complaint.startswith("flowscope: Pod default/busy: not gone after 0.01 s; ")
+    assert mesh("delete", "pod", "busy", "--wait=false") == (0, "pod/busy deleted\n", "")
+    opened = SqliteStore(store)
+    try:
+        found = opened.get(key)
+        assert isinstance(found, Pod)
+        assert found.is_leaving
+        # Whoever runs pods, in a thread: it ends the pod once the command waits for it, or before.
+        ending = threading.Timer(0.1, lambda: end(store, key))
+        ending.start()
+        assert mesh("delete", "pod", "busy", "--timeout", "60s")[0] == 0
+        assert opened.get(key) is None
+        ending.join()
+    finally:
+        opened.close()
+
+
+def end(store: Path, key: Key) -> None:
+    opened = SqliteStore(store)
+    opened.delete([key], at_once=True)
+    opened.close()
 
 
 def test_watching_shows_changes_as_they_happen(store: Path) -> None:

@@ -85,11 +85,15 @@ def test_rules_that_do_not_go_together_leave_the_old_policy_in_force() -> None:
     before = node.update([*CLUSTER, *http], {1: WEB})
     after = node.update([*CLUSTER, *http, *kafka], {1: WEB})
     assert after.policies[1] == before.policies[1]
-    assert after.problems == (
-        ["identity 256: port 80 has http rules and kafka rules for one endpoint; its old policy stays"]
-    )
+    assert [*map(str, after.problems)] == [
+        "CiliumNetworkPolicy default/a, CiliumNetworkPolicy default/b: endpoint 1 (identity 256):"
+        " port 80 has http rules and kafka rules for one endpoint; the old policy stays"
+    ]
     # Without an old one, nothing passes.
-    fresh = NodePolicies().update([*CLUSTER, *http, *kafka], {1: WEB}).policies[1]
+    first = NodePolicies().update([*CLUSTER, *http, *kafka], {1: WEB, 2: WEB})
+    assert "endpoints 1, 2 (identity 256)" in str(first.problems[0])
+    assert str(first.problems[0]).endswith("; nothing passes")
+    fresh = first.policies[1]
     assert (fresh.enforced_ingress, fresh.enforced_egress, fresh.entries) == (True, True, ())
 
 
@@ -100,7 +104,7 @@ def test_a_policy_that_no_map_can_hold_is_refused_as_a_whole() -> None:
     before = node.update([*CLUSTER, *small], {1: WEB}).policies[1]
     decided = node.update([*CLUSTER, *policy("p", f"egress: [{{toCIDR: [{many}]}}]")], {1: WEB})
     assert decided.policies[1] == before
-    assert "of 16384" in decided.problems[0]
+    assert "of 16384" in str(decided.problems[0])
 
 
 def test_policies_of_the_cluster_reach_every_namespace() -> None:
