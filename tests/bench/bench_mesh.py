@@ -7,12 +7,14 @@ Elsewhere: packets alone are bench_datapath.py's, the DNS proxy bench_dns.py's.
 
 The ways:   none    client -> server
             one     the node's Envoy with an HTTP policy, every request told to the observer
-            plain   one Envoy on the node that only routes: no policy, no records
+            alone   the same Envoy, reached in the same way, without what judges and what tells: it only routes
+            plain   another Envoy that only routes, as a server on the node: no redirection by the kernel either
             two     an Envoy beside the client and one beside the server, as with sidecars
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import statistics
@@ -27,6 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.options import KIND_CONFIG, MANIFESTS
+from mesh.envoy.admin import Admin
+from mesh.envoy.bootstrap import ADMIN_SOCKET, LISTENERS
+from mesh.files import write_text_atomically
 from tests.support.process import ROOT, TICKS
 from tests.support.web import Told, proxy_web, serve_web, wrk
 
@@ -35,6 +40,8 @@ RUN_S = 3
 CONNECTIONS = 16
 WEB, PROXY = 9000, 15001
 PATIENCE_S = 20.0
+SETTLE_S = 0.3
+"""Until what was asked has been told: much more than it waits on its way."""
 POLICY = """
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
@@ -86,10 +93,11 @@ def run() -> dict[str, object]:
         ways = {
             "none": f"http://{address}:{WEB}/",
             "one": f"http://{address}:{WEB}/",
+            "alone": f"http://{address}:{WEB}/",
             "plain": f"http://{router}:{PROXY}/",
             "two": f"http://127.0.0.1:{PROXY + 2}/",
         }
-        figures = compare(lab, client["netns"], ways)
+        figures = compare(lab, client, ways)
         figures |= accounts(lab, client, ways["one"])
         return figures | times_to_answer(lab)
 
@@ -109,24 +117,32 @@ def running_lab() -> Iterator[Lab]:
             subprocess.run([*command, "down", "--run-dir", str(run_dir)], check=True, cwd=ROOT, capture_output=True)
 
 
-def compare(lab: Lab, client: str, ways: dict[str, str]) -> dict[str, object]:
+def compare(lab: Lab, client: dict[str, Any], ways: dict[str, str]) -> dict[str, object]:
     """Every way in turns."""
     told: dict[str, list[Told]] = {way: [] for way in ways}
     cost: dict[str, list[float]] = {way: [] for way in ways}
+    parts: dict[str, list[float]] = {}
+    own = processes(lab, client["node"])
     for _ in range(ROUNDS):
         for way, url in ways.items():
-            if way == "one":
-                lab.mesh("apply", "--wait", "-f", "-", text=POLICY)
-            before = busy_s()
-            told[way].append(wrk(client, url, connections=CONNECTIONS, seconds=RUN_S))
-            cost[way].append((busy_s() - before) / max(told[way][-1].requests, 1) * 1e6)
-            if way == "one":
-                lab.mesh("delete", "--wait", "-f", "-", text=POLICY)
+            with prepared(lab, client["node"], way):
+                before, before_each = busy_s(), {name: process_s(pid) for name, pid in own.items()}
+                found = wrk(client["netns"], url, connections=CONNECTIONS, seconds=RUN_S)
+                # What has been asked is to be told, too, and that costs.
+                time.sleep(SETTLE_S)
+                told[way].append(found)
+                cost[way].append((busy_s() - before) / max(found.requests, 1) * 1e6)
+                if way in ("one", "alone"):
+                    for name, pid in own.items():
+                        spent = (process_s(pid) - before_each[name]) / max(found.requests, 1) * 1e6
+                        parts.setdefault(f"{way}_{name}_cpu_us_per_request", []).append(spent)
     rate = {way: statistics.median(one.requests_per_s for one in each) for way, each in told.items()}
     figures: dict[str, object] = {
         "one_envoy_to_two_ratio": round(rate["one"] / rate["two"], 3),
         "one_envoy_to_none_ratio": round(rate["one"] / rate["none"], 3),
-        "policy_and_flows_to_envoy_alone_ratio": round(rate["one"] / rate["plain"], 3),
+        "policy_and_flows_to_envoy_alone_ratio": round(rate["one"] / rate["alone"], 3),
+        "policy_and_flows_to_plain_ratio": round(rate["one"] / rate["plain"], 3),
+        **{name: round(statistics.median(each), 1) for name, each in parts.items()},
     }
     for way, each in told.items():
         figures |= {
@@ -137,6 +153,72 @@ def compare(lab: Lab, client: str, ways: dict[str, str]) -> dict[str, object]:
             f"{way}_errors": sum(one.errors for one in each),
         }
     return figures
+
+
+@contextmanager
+def prepared(lab: Lab, node: str, way: str) -> Iterator[None]:
+    """What a way needs beforehand, and nothing of it afterwards."""
+    if way not in ("one", "alone"):
+        yield
+        return
+    lab.mesh("apply", "--wait", "-f", "-", text=POLICY)
+    envoy = lab.run_dir / node / "envoy"
+    file = envoy / "resources" / f"{LISTENERS}.json"
+    whole = file.read_text()
+    try:
+        if way == "alone":
+            have_taken(envoy, file, bare(whole))
+        yield
+    finally:
+        if way == "alone":
+            have_taken(envoy, file, whole)
+        lab.mesh("delete", "--wait", "-f", "-", text=POLICY)
+
+
+def bare(listeners: str) -> str:
+    """Listeners without what judges requests and what tells of them."""
+    found = json.loads(listeners)
+    for listener in found["resources"]:
+        for one in (one for chain in listener["filter_chains"] for one in chain["filters"]):
+            manager = one.get("typed_config", {})
+            if "http_filters" in manager:
+                manager.pop("access_log")
+                manager["http_filters"] = [each for each in manager["http_filters"] if each["name"].endswith("router")]
+                for name in ("upstream_log", "upstream_log_options"):
+                    manager["http_filters"][0]["typed_config"].pop(name)
+    found["version_info"] = "bare"
+    return json.dumps(found)
+
+
+def have_taken(envoy: Path, file: Path, text: str) -> None:
+    """Give Envoy other listeners; returns when it has them. Raises: RuntimeError."""
+    write_text_atomically(file, text)
+    wanted, admin = json.loads(text)["version_info"], Admin(envoy / ADMIN_SOCKET)
+    deadline = time.monotonic() + PATIENCE_S
+    while asyncio.run(admin.taken()).get("listener_manager.lds") != wanted:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"Envoy does not take {file}")
+        time.sleep(0.05)
+
+
+def processes(lab: Lab, node: str) -> dict[str, int]:
+    """Process ids of what a node pays for requests."""
+    found = {"envoy": int((lab.run_dir / node / "envoy" / "envoy.pid").read_text())}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_text().split("\0")
+        except OSError:
+            continue
+        for name, option in (("observer", f"--node-name={node}"), ("agent", f"--node={node}")):
+            if name in words and option in words:
+                found[name] = int(path.parent.name)
+    return found
+
+
+def process_s(pid: int) -> float:
+    """Processor time that a process has spent, with all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def busy_s() -> float:
