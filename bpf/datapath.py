@@ -103,6 +103,8 @@ PROGRAM_FILES: Final = {
     "reverse": "tail_service.bpf.o",
     "too_big": "tail_errors.bpf.o",
     "outside_error": "tail_errors.bpf.o",
+    "host_arrival": "tail_host_policy.bpf.o",
+    "host_departure": "tail_host_policy.bpf.o",
     "from_overlay": "tc_from_overlay.bpf.o",
     "to_overlay": "tc_to_overlay.bpf.o",
     "from_host": "tc_from_host.bpf.o",
@@ -118,6 +120,8 @@ CALLS: Final = {
     maps.CALL_HOST_TRANSLATED: "host_translated",
     maps.CALL_NETDEV_TRANSLATED: "netdev_translated",
     maps.CALL_REVERSE: "reverse",
+    maps.CALL_HOST_ARRIVAL: "host_arrival",
+    maps.CALL_HOST_DEPARTURE: "host_departure",
 }
 """Programs that others continue in (include/calls.h)."""
 ERROR_CALLS: Final = {maps.CALL_TOO_BIG: "too_big", maps.CALL_OUTSIDE_ERROR: "outside_error"}
@@ -232,12 +236,15 @@ class Datapath:
         monitor_interval_s: int | None = None,
         monitor_flags: int | None = None,
         host_endpoint_id: int | None = None,
+        host_policy: bool | None = None,
         reject: bool | None = None,
         auth_renew_s: int | None = None,
         tunnel_mtu: int | None = None,
     ) -> None:
-        """Change settings while traffic runs; None keeps the present value (at first: medium, 5 s, all flags, 0, True).
+        """Change settings while traffic runs; None keeps the present value.
 
+        At first: medium, 5 s, all flags, no id, no host policy, reject.
+        `host_policy`: the policy of the endpoint `host_endpoint_id` is about the node's own processes.
         `reject`: clients of a service without backends are told so, and do not wait in vain.
         `auth_renew_s`: records of authentication that are used are asked for again this long before they are over.
         `tunnel_mtu`: the largest packet that fits into the tunnel; who sends a larger one that must not be cut hears
@@ -248,9 +255,9 @@ class Datapath:
             "monitor_interval_s": monitor_interval_s,
             "monitor_flags": monitor_flags,
             "host_endpoint_id": host_endpoint_id,
-            "no_reject": None if reject is None else not reject,
             "auth_renew_s": auth_renew_s,
             "tunnel_mtu": tunnel_mtu,
+            "flags": self._flags(host_policy, reject),
         }
         self._change_config(**{name: value for name, value in wanted.items() if value is not None})
 
@@ -533,6 +540,17 @@ class Datapath:
 
     def _config(self) -> Any:
         return record(self._map(maps.CONFIG).lookup(ZERO_KEY) or bytes(maps.NODE_CONFIG.itemsize), maps.NODE_CONFIG)
+
+    def _flags(self, host_policy: bool | None, reject: bool | None) -> int:
+        """Those of the present, changed."""
+        flags = int(self._config()["flags"])
+        for flag, on in (
+            (maps.NODE_HOST_POLICY, host_policy),
+            (maps.NODE_NO_REJECT, None if reject is None else not reject),
+        ):
+            if on is not None:
+                flags = flags | flag if on else flags & ~flag
+        return flags
 
     def _change_config(self, **changes: Any) -> None:
         config = self._config().copy()

@@ -82,7 +82,7 @@ NODE_CONFIG: Final = np.dtype(
         ("host_endpoint_id", "<u2"),
         ("tunnel_port_be", ">u2"),
         ("monitor_flags", "u1"),
-        ("no_reject", "u1"),
+        ("flags", "u1"),
         ("auth_renew_s", "<u2"),
         ("tunnel_mtu", "<u2"),
         ("masquerade4", "u1", (16,)),
@@ -319,11 +319,15 @@ ALGORITHM_SHIFT: Final = 24
 ALGORITHM_RANDOM: Final = 1
 ALGORITHM_MAGLEV: Final = 2
 SOURCE_RANGE_STATIC_BITS: Final = 32
+NODE_NO_REJECT: Final = 1
+NODE_HOST_POLICY: Final = 2
 CALL_SERVICE: Final = 0
 CALL_CONTAINER_TRANSLATED: Final = 1
 CALL_HOST_TRANSLATED: Final = 2
 CALL_NETDEV_TRANSLATED: Final = 3
 CALL_REVERSE: Final = 4
+CALL_HOST_ARRIVAL: Final = 5
+CALL_HOST_DEPARTURE: Final = 6
 CALL_TOO_BIG: Final = 0
 CALL_OUTSIDE_ERROR: Final = 1
 NAT_OUT: Final = 0
@@ -351,6 +355,8 @@ DROP_FILES: Final = {
     226: "rewrite.h",
     227: "nat.h",
     231: "errors.h",
+    232: "tail_host_policy.bpf.c",
+    233: "host_policy.h",
 }
 """Names of the `file` number in drop events of our own programs (include/drops.h)."""
 

@@ -192,7 +192,7 @@ static __always_inline int reject(struct __sk_buff *skb, struct packet *pkt, enu
 	const struct node_config *config = node_config();
 	__u8 macs[2 * ETH_ALEN];
 
-	if (!config || config->no_reject || !make_error(skb, pkt, 0))
+	if (!config || config->flags & NODE_NO_REJECT || !make_error(skb, pkt, 0))
 		return TC_ACT_SHOT;
 	if (caller != CALLER_HOST) {
 		skb->tc_index = TC_INDEX_DELIVERED;
@@ -272,6 +272,11 @@ static __always_inline int send_back(struct __sk_buff *skb, struct packet *pkt, 
 	trace->dst_identity = IDENTITY_HOST;
 	trace->ifindex = config->host_ifindex;
 	trace_packet(skb, config, pkt->family, trace);
+	/* What the node asked for may come; all else is judged there, by whoever has sent it. */
+	if (ct.status == CT_REPLY || ct.status == CT_RELATED)
+		skb->tc_index |= TC_INDEX_SKIP_HOST;
+	else if (config->flags & NODE_HOST_POLICY)
+		skb->mark = mark_of(MARK_IDENTITY, identity_for_tunnel(trace->src_identity));
 	return to_host(skb, pkt, config);
 }
 

@@ -111,7 +111,7 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 	if (!has_tunnel(remote) && ct.status == CT_RELATED)
 		return translate_answer(skb, pkt, &trace);
 	/* Other nodes may be clients like any other outside: what they asked came without a tunnel. */
-	if (ct.status == CT_REPLY && (!has_tunnel(remote) || remote->identity == IDENTITY_REMOTE_NODE) &&
+	if (ct.status == CT_REPLY && (!has_tunnel(remote) || is_remote_node(remote->identity)) &&
 	    answers_for_node(pkt))
 		return translate_answer(skb, pkt, &trace);
 	if (local) {

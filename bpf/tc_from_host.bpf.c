@@ -1,6 +1,7 @@
 /* tc egress of cilium_host: packets of the node's own stack to pods, here or on other nodes. */
 #include "errors.h"
 #include "forward.h"
+#include "host_policy.h"
 #include "proxy.h"
 #include "services.h"
 
@@ -84,7 +85,22 @@ static __always_inline int to_service(struct __sk_buff *skb, struct packet *pkt,
 	});
 }
 
-/* The second half for packets that the service program has translated. */
+/* A process of the node speaks, and has not been judged yet. */
+static __always_inline bool is_to_be_judged(struct __sk_buff *skb, const struct node_config *config, __u32 src_identity)
+{
+	return config->flags & NODE_HOST_POLICY && src_identity == IDENTITY_HOST &&
+	       !(skb->tc_index & (TC_INDEX_FROM_PROXY | TC_INDEX_SKIP_HOST));
+}
+
+/* Let the node's policy decide; it comes back to host_translated. Returns only on failure. */
+static __always_inline int judge(struct __sk_buff *skb, struct packet *pkt, enum caller caller)
+{
+	skb->cb[SERVICE_CALLER] = caller;
+	bpf_tail_call(skb, &cilium_calls, CALL_HOST_DEPARTURE);
+	return DROP(pkt, DROP_HOST_NOT_READY, 0);
+}
+
+/* The second half for packets that the service program has translated, and that the node's policy lets pass. */
 SEC("tc")
 int host_translated(struct __sk_buff *skb)
 {
@@ -96,7 +112,9 @@ int host_translated(struct __sk_buff *skb)
 	ret = config ? parse_packet(skb, &pkt) : DROP(&pkt, DROP_NO_CONFIG, 0);
 	if (!ret && config) {
 		drop.source = config->host_endpoint_id;
-		ret = handle(skb, &pkt, config, drop.src_identity, false, &drop.dst_identity);
+		ret = is_to_be_judged(skb, config, drop.src_identity) ?
+			      judge(skb, &pkt, CALLER_HOST) :
+			      handle(skb, &pkt, config, drop.src_identity, false, &drop.dst_identity);
 	}
 	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
 }
@@ -135,6 +153,8 @@ int from_host(struct __sk_buff *skb)
 	service = skb->tc_index & TC_INDEX_FROM_PROXY ? NULL : find_service(&pkt);
 	if (service)
 		ret = to_service(skb, &pkt, config, service, drop.src_identity);
+	else if (is_to_be_judged(skb, config, drop.src_identity))
+		ret = judge(skb, &pkt, CALLER_NONE);
 	else
 		ret = handle(skb, &pkt, config, drop.src_identity, from_l7lb, &drop.dst_identity);
 	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);

@@ -2,11 +2,13 @@
  *
  * Services' addresses get a backend, or the proxy that chooses one. Answers to pods that left with the node's address
  * find the pod. Pods' addresses may be reached directly (a route to this node): such packets are delivered with the
- * identity that the ipcache has for their source. All else, tunnel packets too, is the stack's. (Host policy.)
+ * identity that the ipcache has for their source. All else is the stack's, if the node's policy lets it; what other
+ * nodes send through the tunnel is judged where it comes out.
  */
 #include "announce.h"
 #include "errors.h"
 #include "forward.h"
+#include "host_policy.h"
 #include "nat.h"
 #include "proxy.h"
 #include "services.h"
@@ -18,11 +20,11 @@ static __always_inline __u8 tunnel_flag(const struct packet *pkt, const struct n
 	return tunnel ? EVENT_FLAG_VXLAN : 0;
 }
 
-static __always_inline int
-to_endpoint(struct __sk_buff *skb, struct packet *pkt, const struct endpoint_info *local, struct drop *drop)
+static __always_inline int to_endpoint(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
+				       const struct endpoint_info *local, struct drop *drop)
 {
 	if (local->flags & ENDPOINT_HOST)
-		return TC_ACT_OK;
+		return host_receive(skb, pkt, config, drop->src_identity);
 	drop->dst_identity = local->identity;
 	drop->dst_id = local->endpoint_id;
 	return deliver(skb, pkt, local, drop->src_identity, DELIVER_PEER);
@@ -90,7 +92,7 @@ handle(struct __sk_buff *skb, struct packet *pkt, const struct node_config *conf
 	}
 	local = find_endpoint(&pkt->daddr, pkt->family);
 	if (local)
-		return to_endpoint(skb, pkt, local, drop);
+		return to_endpoint(skb, pkt, config, local, drop);
 	return is_service_address(pkt) ? DROP(pkt, DROP_NO_BACKEND, 0) : TC_ACT_OK;
 }
 
@@ -117,11 +119,15 @@ int from_netdev(struct __sk_buff *skb)
 		.ifindex = skb->ifindex,
 		.monitor = MONITOR_DEFAULT,
 	});
-	/* What cannot be read here is not for a pod; the stack may know better. So it does with tunnels. */
-	if (ret || tunnel_flag(&pkt, config))
-		return TC_ACT_OK;
 	drop.src_identity = identity_of(&pkt.saddr, pkt.family);
-	ret = handle(skb, &pkt, config, &drop);
+	/* What cannot be read here is not for a pod; the stack may know better. So it does with tunnels of nodes. */
+	if (ret)
+		ret = host_receive(skb, &pkt, config, drop.src_identity);
+	else if (tunnel_flag(&pkt, config))
+		ret = is_remote_node(drop.src_identity) ? TC_ACT_OK :
+							  host_receive(skb, &pkt, config, drop.src_identity);
+	else
+		ret = handle(skb, &pkt, config, &drop);
 	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
 }
 
@@ -140,7 +146,7 @@ static __always_inline int to_backend(struct __sk_buff *skb, struct packet *pkt,
 		return ret;
 	local = find_endpoint(&pkt->daddr, pkt->family);
 	if (local)
-		return to_endpoint(skb, pkt, local, drop);
+		return to_endpoint(skb, pkt, config, local, drop);
 	remote = find_ipcache(&pkt->daddr, pkt->family);
 	if (!remote || !has_tunnel(remote))
 		return DROP(pkt, DROP_STALE_OR_UNROUTABLE, 0);

@@ -23,7 +23,7 @@ static __always_inline int tunnel_identity(struct __sk_buff *skb, struct packet 
 }
 
 static __always_inline int
-handle(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config, __u32 src_identity)
+handle(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config, __u32 *src_identity)
 {
 	const struct endpoint_info *local;
 	int ret;
@@ -33,18 +33,20 @@ handle(struct __sk_buff *skb, struct packet *pkt, const struct node_config *conf
 	ret = parse_packet(skb, pkt);
 	if (ret)
 		return ret;
+	if (*src_identity == IDENTITY_REMOTE_NODE)
+		*src_identity = node_of(&pkt->saddr, pkt->family);
 	/* The sender could not know the MAC of this device, so the kernel took the frame for somebody else's. */
 	bpf_skb_change_type(skb, 0 /* PACKET_HOST */);
 	local = find_endpoint(&pkt->daddr, pkt->family);
 	if (local && !(local->flags & ENDPOINT_HOST))
-		return deliver(skb, pkt, local, src_identity, DELIVER_PEER);
+		return deliver(skb, pkt, local, *src_identity, DELIVER_PEER);
 	if (!local)
 		return TC_ACT_OK;
 	/* For the node, or an answer to somebody for whom the node asked. */
 	return translate_answer(skb, pkt, &(struct trace){
 		.reason = REASON_UNKNOWN,
 		.source = config->host_endpoint_id,
-		.src_identity = src_identity,
+		.src_identity = *src_identity,
 	});
 }
 
@@ -69,7 +71,7 @@ int from_overlay(struct __sk_buff *skb)
 			.ifindex = skb->ifindex,
 			.monitor = MONITOR_DEFAULT,
 		});
-	ret = handle(skb, &pkt, config, drop.src_identity);
+	ret = handle(skb, &pkt, config, &drop.src_identity);
 	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
 }
 

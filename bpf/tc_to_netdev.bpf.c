@@ -1,4 +1,7 @@
-/* tc egress of the node's own devices: what leaves for the network. Pods get the node's address. (Host policy.) */
+/* tc egress of the node's own devices: what leaves for the network. Pods get the node's address; the node's own
+ * processes may say what its policy lets them.
+ */
+#include "host_policy.h"
 #include "nat.h"
 #include "proxy.h"
 
@@ -43,13 +46,31 @@ masquerade(struct __sk_buff *skb, struct packet *pkt, const struct node_config *
 	return nat_out(skb, pkt, node);
 }
 
+/* Does a process of the node send this? What our own programs forward says otherwise. Returns as host_send(). */
+static __always_inline int
+judge_own(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config, struct drop *drop)
+{
+	int unreadable;
+
+	if (!(config->flags & NODE_HOST_POLICY) || skb->tc_index & (TC_INDEX_SKIP_HOST | TC_INDEX_DELIVERED))
+		return 0;
+	unreadable = parse_packet(skb, pkt);
+	if (is_link_chatter(pkt) || !is_host_address(&pkt->saddr, pkt->family))
+		return 0;
+	drop->source = config->host_endpoint_id;
+	drop->src_identity = IDENTITY_HOST;
+	drop->dst_identity = identity_of(&pkt->daddr, pkt->family);
+	if (unreadable)
+		return host_enforces(config, METRIC_EGRESS) ? unreadable : 0;
+	return host_send(skb, pkt, config, NULL, drop->dst_identity);
+}
+
 SEC("tc")
 int to_netdev(struct __sk_buff *skb)
 {
 	const struct node_config *config = node_config();
 	struct packet pkt = { .family = packet_family(skb) };
 	struct drop drop = { .direction = METRIC_EGRESS };
-	__u32 identity = IDENTITY_UNKNOWN;
 	union addr orig_ip = {};
 	__u8 flags = 0;
 	int ret = 0;
@@ -59,28 +80,30 @@ int to_netdev(struct __sk_buff *skb)
 	switch (skb->mark & MARK_KIND_MASK) {
 	case MARK_OVERLAY:
 		flags = EVENT_FLAG_VXLAN;
-		identity = mark_identity(skb->mark);
+		drop.src_identity = mark_identity(skb->mark);
 		break;
 	case MARK_IDENTITY:
-		identity = mark_identity(skb->mark);
+		drop.src_identity = mark_identity(skb->mark);
 		break;
 	case MARK_FROM_INGRESS_PROXY:
 	case MARK_FROM_EGRESS_PROXY:
-		ret = note_proxy(skb, &pkt, config, &identity);
+		ret = note_proxy(skb, &pkt, config, &drop.src_identity);
 		break;
+	case MARK_FROM_L7LB:
+		break;
+	default:
+		ret = judge_own(skb, &pkt, config, &drop);
 	}
 	if (!ret && !flags)
 		ret = masquerade(skb, &pkt, config, &orig_ip);
-	if (ret) {
-		drop.src_identity = identity;
-		return drop_packet(skb, &pkt, ret, &drop);
-	}
+	if (ret)
+		return ret > 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
 	trace_packet(skb, config, pkt.family, &(struct trace){
 		.point = TO_NETWORK,
 		.reason = REASON_UNKNOWN,
 		.flags = flags,
 		.source = config->host_endpoint_id,
-		.src_identity = identity,
+		.src_identity = drop.src_identity,
 		.ifindex = skb->ifindex,
 		.orig_ip = orig_ip,
 	});

@@ -29,6 +29,9 @@ class AgentConfig:
     aggregation_interval_s: int = setting(5, "seconds between two events of a connection in which nothing changes")
     enable_policy: str = setting("default", "which endpoints have to have a policy: default, always or never")
     policy_audit_mode: bool = setting(False, "let pass what policies deny, and tell it as audited")
+    host_firewall: bool = setting(
+        True, "enforce policies with nodeSelector on the node's own processes; without it, they say nothing"
+    )
     envoy: bool = setting(True, "run an Envoy, which judges HTTP and TLS for policies")
     records_socket: str = setting("", "the observer's socket for records of requests; empty: requests make no flows")
     masquerade: bool = setting(True, "let pods talk to the world in the node's name")

@@ -56,6 +56,8 @@ def node_view(ipcache: Iterable[Mapping[str, Any]], endpoints: Mapping[int, Endp
         {
             address: view
             for number, view in decided.views.items()
+            # What the node itself says, no Envoy judges.
+            if number in endpoints
             for address in (endpoints[number].ipv4, endpoints[number].ipv6)
             if address is not None and view
         },

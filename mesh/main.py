@@ -24,7 +24,7 @@ import structlog
 from bpf.datapath import Aggregation, Datapath, Endpoint, IpcacheEntry
 from bpf.libbpf import BpfError
 from bpf.policies import EndpointPolicy
-from mesh import ipam, knowledge
+from mesh import identities, ipam, knowledge
 from mesh.attachments import Attachments
 from mesh.auth.node import AuthSettings, NodeAuthentication
 from mesh.cluster import Cluster
@@ -147,6 +147,7 @@ class Agent:
         self._policies = NodePolicies(
             settings=Settings(mode=config.enable_policy, audit=config.policy_audit_mode),
             cluster_name=config.cluster_name,
+            node_name=node.name if config.host_firewall else "",
             proxies=proxies or ProxyPorts(),
         )
         self.proxies = self._policies.proxies
@@ -181,10 +182,13 @@ class Agent:
             aggregation=aggregation,
             monitor_interval_s=config.aggregation_interval_s,
             host_endpoint_id=knowledge.HOST_ENDPOINT_ID,
+            host_policy=config.host_firewall,
             reject=config.service_no_backend == NO_BACKEND[0],
             tunnel_mtu=tunnel_mtu,
         )
-        self._policies.local.restore({prefix: one.identity for prefix, one in self._datapath.ipcache().items()})
+        known = {prefix: one.identity for prefix, one in self._datapath.ipcache().items()}
+        self._policies.local.restore(known)
+        self._policies.nodes.restore(known)
         self._datapath.attach_overlay(OVERLAY_DEVICE)
         self._datapath.attach_host(HOST_DEVICE)
         for device in config.devices:
@@ -244,11 +248,12 @@ class Agent:
         ids = endpoint_ids(pods)
         wanted = {ids[pod.metadata.uid]: endpoint_of(pod, ids[pod.metadata.uid], facts.number(pod)) for pod in pods}
         subjects = {ids[pod.metadata.uid]: Subject(facts.number(pod), named_ports(pod)) for pod in pods}
+        subjects[knowledge.HOST_ENDPOINT_ID] = Subject(identities.HOST)
         self._policies.service_addresses = outside_endpoints(cluster)
         services = self._services.find(cluster)
         decided = self._policies.update(list(cluster.resources.values()), subjects, revision)
         if self.dns is not None:
-            self.dns.keep_endpoints(wanted)
+            self.dns.keep_endpoints(subjects)
             self.dns.keep_selectors(self._policies.name_selectors())
             decided = self._policies.learn(self.dns.selected())
         self._tell(decided.problems)
@@ -291,15 +296,20 @@ class Agent:
 
     def _policy_condition(self) -> dict[str, Any]:
         problems = sorted(map(str, self._problems))
+        host = self._written.get(knowledge.HOST_ENDPOINT_ID, EndpointPolicy())
+        limits = {"ingress": host.enforced_ingress, "egress": host.enforced_egress}
         state = {
             "mode": self._config.enable_policy,
             "audit": self._config.policy_audit_mode,
             "problems": problems,
             "refusals": [one.plain() for one in self._problems],
+            "host": limits,
         }
         if problems:
             return {"state": "warning", "message": f"refused for {len(problems)} kinds of pods: {problems[0]}", **state}
-        return {"state": "ok", "message": f"enforcement {self._config.enable_policy}", **state}
+        limited = " and ".join(name for name, enforced in limits.items() if enforced)
+        node = f", the node's own {limited} limited" if limited else ""
+        return {"state": "ok", "message": f"enforcement {self._config.enable_policy}{node}", **state}
 
     async def learn(self, addresses: set[Address]) -> None:
         """Addresses have other names: policy and kernel know it when this returns. Nothing else is looked at."""

@@ -72,15 +72,21 @@ class StateFile:
         state = dict(self.base)
         self.taken = {ipam.network_of(one["prefix"]) for one in state["ipcache"] if one["identity"] != identities.WORLD}
         state["local_endpoints"] = [self._endpoint(one) for one in state["local_endpoints"]]
-        numbers = set(decided.ipcache.values())
+        numbers = {*decided.ipcache.values(), *decided.nodes.values()}
         state["identities"] = state["identities"] + [
             {"id": one.number, "labels": list(one.labels)} for one in decided.identities if one.number in numbers
         ]
         # Who lives at an address is stronger than what a policy calls it.
         free = {prefix: number for prefix, number in decided.ipcache.items() if prefix not in self.taken}
-        known = [one for one in state["ipcache"] if ipam.network_of(one["prefix"]) not in free]
+        known = [
+            self._told_apart(one, decided) for one in state["ipcache"] if ipam.network_of(one["prefix"]) not in free
+        ]
         state["ipcache"] = known + [{"prefix": str(prefix), "identity": number} for prefix, number in free.items()]
         return state
+
+    def _told_apart(self, entry: dict[str, Any], decided: Outcome) -> dict[str, Any]:
+        number = decided.nodes.get(entry.get("host_ip", ""))
+        return {**entry, "identity": number} if number and entry["identity"] == identities.REMOTE_NODE else entry
 
     def _endpoint(self, endpoint: Mapping[str, Any]) -> dict[str, Any]:
         found = dict(endpoint)

@@ -266,6 +266,8 @@ DROP_FILES: Final[dict[int, str]] = {
     225: "services.h",
     226: "rewrite.h",
     227: "nat.h",
+    232: "tail_host_policy.bpf.c",
+    233: "host_policy.h",
 }
 """Source files of drop events by file id; others print as "unknown(N)"."""
 

@@ -14,6 +14,7 @@ enum service_scratch {
 };
 
 enum caller {			/* whose second half goes on with the translated packet */
+	CALLER_NONE = 0,	/* no service is asked for */
 	CALLER_CONTAINER = CALL_CONTAINER_TRANSLATED,
 	CALLER_HOST = CALL_HOST_TRANSLATED,
 	CALLER_NETDEV = CALL_NETDEV_TRANSLATED,
@@ -32,6 +33,11 @@ enum reverse_scratch {
 	REVERSE_SOURCE,		/* endpoint that tells; 0: the node */
 	REVERSE_REASON,		/* enum ct_status */
 	REVERSE_MONITOR,
+};
+
+/* The jump to the node's own policy, for what has arrived. */
+enum host_scratch {
+	HOST_SRC_IDENTITY,	/* who sends; 0: whoever has the address */
 };
 
 #endif

@@ -54,12 +54,19 @@ enum identity {
 	IDENTITY_HOST = 1,
 	IDENTITY_WORLD = 2,
 	IDENTITY_REMOTE_NODE = 6,
+	IDENTITY_KUBE_APISERVER = 7,	/* on a node */
 	IDENTITY_WORLD_IPV4 = 9,
 	IDENTITY_WORLD_IPV6 = 10,
 };
 
 /* A VNI has 24 bits; identities above are local to their node (prefixes, names) and mean nothing elsewhere. */
 #define IDENTITY_CLUSTER_MAX	0xFFFFFF
+
+/* Nodes that policies tell apart by their labels have identities of their own, which also mean nothing elsewhere. */
+static __always_inline bool is_remote_node(__u32 identity)
+{
+	return identity == IDENTITY_REMOTE_NODE || identity == IDENTITY_KUBE_APISERVER || identity >> 24 == 2;
+}
 
 /* skb->mark between programs and the kernel's stack: kind in 0x0F00, an identity split around it. */
 enum mark {
@@ -89,6 +96,7 @@ static __always_inline __u32 mark_identity(__u32 mark)
 #define TC_INDEX_FROM_INGRESS_PROXY	0x01
 #define TC_INDEX_FROM_EGRESS_PROXY	0x02
 #define TC_INDEX_FROM_PROXY	(TC_INDEX_FROM_INGRESS_PROXY | TC_INDEX_FROM_EGRESS_PROXY)
+#define TC_INDEX_SKIP_HOST	0x10	/* past the node's policy: not the node's packet, or an answer to it */
 #define TC_INDEX_DELIVERED	0x20	/* set right before a redirect to a veth: to_container lets the packet pass */
 
 /* skb->cb[]: what a caller hands to the endpoint's ingress program over the tail call. */
@@ -111,6 +119,8 @@ enum call {			/* index in cilium_calls */
 	CALL_HOST_TRANSLATED,
 	CALL_NETDEV_TRANSLATED,
 	CALL_REVERSE,
+	CALL_HOST_ARRIVAL,
+	CALL_HOST_DEPARTURE,
 	CALLS,
 };
 

@@ -35,6 +35,7 @@ enum drop_reason {
 	DROP_POLICY_DENY = 181,		/* a rule denies it */
 	DROP_AUTH_REQUIRED = 189,
 	DROP_TTL_EXCEEDED = 196,
+	DROP_HOST_NOT_READY = 202,
 	DROP_ENDPOINT_NOT_READY = 203,
 };
 
@@ -62,6 +63,8 @@ enum drop_file {
 	FILE_PROXY = 229,
 	FILE_ERRORS = 230,
 	FILE_ERRORS_HEADER = 231,
+	FILE_TAIL_HOST_POLICY = 232,
+	FILE_HOST_POLICY = 233,
 };
 
 /* Folded to a constant by the compiler; a file that is missing here shows as unknown. */
@@ -87,7 +90,9 @@ enum drop_file {
 	FILE_IS("services.h") ? FILE_SERVICES : \
 	FILE_IS("rewrite.h") ? FILE_REWRITE : \
 	FILE_IS("nat.h") ? FILE_NAT : \
-	FILE_IS("proxy.h") ? FILE_PROXY : FILE_UNKNOWN)
+	FILE_IS("proxy.h") ? FILE_PROXY : \
+	FILE_IS("tail_host_policy.bpf.c") ? FILE_TAIL_HOST_POLICY : \
+	FILE_IS("host_policy.h") ? FILE_HOST_POLICY : FILE_UNKNOWN)
 
 /* `return DROP(pkt, reason, ext)`: a negative result that remembers where it was decided. */
 #define DROP(pkt, reason, ext)	({ \

@@ -67,6 +67,8 @@ static __always_inline int forward_by_route(struct __sk_buff *skb, struct packet
 		return ret;
 	/* The lookup leaves the gateway where the destination stood. */
 	memcpy(next.ipv6_nh, fib.ipv6_dst, 16);
+	/* It may have the node's address as its source, and is none of the node's. */
+	skb->tc_index |= TC_INDEX_SKIP_HOST;
 	return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
 }
 
@@ -90,10 +92,12 @@ deliver(struct __sk_buff *skb, struct packet *pkt, const struct endpoint_info *e
 	return DROP(pkt, DROP_ENDPOINT_NOT_READY, 0);
 }
 
-/* The identity as it may appear in a VNI. The receiver would refuse "host": here it is a node, seen from elsewhere. */
+/* The identity as it may appear in a VNI or a mark, which have 24 bits. The receiver would refuse "host": here it is a node, seen from elsewhere. */
 static __always_inline __u32 identity_for_tunnel(__u32 identity)
 {
 	if (identity == IDENTITY_HOST)
+		return IDENTITY_REMOTE_NODE;
+	if (is_remote_node(identity))
 		return IDENTITY_REMOTE_NODE;
 	/* Each node tells the families of the world apart by itself, or not at all. */
 	if (identity == IDENTITY_WORLD_IPV4 || identity == IDENTITY_WORLD_IPV6)

@@ -23,13 +23,16 @@ struct node_config {
 	__u16	host_endpoint_id;	/* `source` of events that host programs send; 0: none */
 	__be16	tunnel_port_be;		/* UDP port of the overlay */
 	__u8	monitor_flags;		/* TCP flags whose first sight is reported */
-	__u8	no_reject;		/* clients of a service without backends hear nothing */
+	__u8	flags;			/* NODE_* */
 	__u16	auth_renew_s;		/* records of authentication are asked for again this long before they are over */
 	__u16	tunnel_mtu;		/* what fits into the tunnel; 0: not known, so nobody is told */
 	union addr masquerade4;		/* source of what pods send to the world; unspecified: their own */
 	union addr masquerade6;
 };
 _Static_assert(sizeof(struct node_config) == 64, "layout known to maps.py");
+
+#define NODE_NO_REJECT	1	/* clients of a service without backends hear nothing */
+#define NODE_HOST_POLICY	2	/* policies may be about the node: its connections are tracked */
 
 enum aggregation {
 	AGGREGATE_NONE = 0,

@@ -39,6 +39,14 @@ static __always_inline __u32 world_of(__u8 family)
 	return info && info->identity ? info->identity : IDENTITY_WORLD;
 }
 
+/* Identity of another node: its own where policies tell nodes apart, else the one that they share. */
+static __always_inline __u32 node_of(const union addr *ip, __u8 family)
+{
+	__u32 identity = identity_of(ip, family);
+
+	return is_remote_node(identity) ? identity : IDENTITY_REMOTE_NODE;
+}
+
 /* Identity of a packet that the node's stack sends: from the mark if somebody left one, else from its source. */
 static __always_inline __u32 identity_from_stack(const struct __sk_buff *skb, const struct packet *pkt)
 {

@@ -173,8 +173,12 @@ static __always_inline int track_proxy(struct __sk_buff *skb, struct packet *pkt
 	if (ret || proxy != TC_INDEX_FROM_EGRESS_PROXY || !ct_is_due(ct, CT_ENTRY_PROXY))
 		return ret;
 	speaker = find_endpoint(&pkt->saddr, pkt->family);
-	if (!speaker || speaker->flags & ENDPOINT_HOST)
+	if (!speaker)
 		return 0;
+	/* With the node's address, which has a socket: no more is to be said than that the answer may come. */
+	if (speaker->flags & ENDPOINT_HOST)
+		return config->flags & NODE_HOST_POLICY && ct->status == CT_NEW ?
+			       ct_create(skb, pkt, CT_EGRESS, src_identity, 0) : 0;
 	/* A client of this node has asked: this is the answer. */
 	if (ct_is_reply(pkt, CT_INGRESS))
 		return 0;

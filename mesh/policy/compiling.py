@@ -130,15 +130,21 @@ class Compiler:
         entries = [entry for rule in rules for entry in rule.entries]
         return proxy_view(entries, self.numbers, spans, host_passes=self.settings.allow_localhost)
 
+    def _is_always_enforced(self, subject: Subject) -> bool:
+        """A node is not: it would lose its way to the cluster, and nobody could tell it better."""
+        if subject.identity == identities.HOST:
+            return False
+        return self.settings.mode == "always" or subject.identity in (INIT, identities.UNKNOWN)
+
     def _is_enforced(self, subject: Subject, rules: Sequence[Rule], egress: bool) -> bool:
         """Whether anything is said about a direction; that may be that it is open."""
-        if self.settings.mode == "always" or subject.identity in (INIT, identities.UNKNOWN):
+        if self._is_always_enforced(subject):
             return True
         return any(rule.speaks_of(egress) or rule.denies_by_default(egress) for rule in rules)
 
     def _is_open(self, subject: Subject, rules: Sequence[Rule], egress: bool) -> bool:
         """Whether no rule wants what is not allowed to be refused."""
-        if self.settings.mode == "always" or subject.identity in (INIT, identities.UNKNOWN):
+        if self._is_always_enforced(subject):
             return False
         return not any(rule.denies_by_default(egress) for rule in rules)
 

@@ -11,19 +11,20 @@ are compiled once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bpf.policies import MAX_ENTRIES, EndpointPolicy
+from mesh.identities import HOST, as_text
 from mesh.identities import LAST as LAST_CLUSTER_IDENTITY
-from mesh.identities import as_text
 from mesh.identities import number as identity_number
 from mesh.policy.compiling import Compiled, Compiler, Settings, Subject, correlation
 from mesh.policy.documents.cilium import CiliumCIDRGroup
 from mesh.policy.documents.fields import Network
 from mesh.policy.documents.kinds import PolicyDocument, policies_among
 from mesh.policy.local import LocalIdentities
+from mesh.policy.nodes import NodeIdentities, host_labels
 from mesh.policy.outcome import Outcome, Refusal
 from mesh.policy.peers import (
     EVERYTHING,
@@ -32,6 +33,7 @@ from mesh.policy.peers import (
     EntityPeer,
     Identity,
     LabelPeer,
+    NodePeer,
     Peer,
     SelectorCache,
     reserved_identities,
@@ -41,12 +43,12 @@ from mesh.policy.rules import AUTH_EXPLICIT, AUTH_REQUIRED, PROTOCOLS, Rule
 from mesh.policy.translate import Context, depends_on_context, rules_of
 from mesh.policy.view import PolicyConflict
 from mesh.resources.base import Key, Resource
-from mesh.resources.cluster import CiliumIdentity
+from mesh.resources.cluster import CiliumIdentity, Node
 from mesh.resources.pods import Pod
 from mesh.resources.services import Service
 
 _NOBODY: Final = Compiled(EndpointPolicy((), True, True))
-"""For an endpoint whose first policy cannot be made: nothing passes."""
+"""For a pod whose first policy cannot be made: nothing passes. A node without its policy is as it was before."""
 
 
 @dataclass(slots=True)
@@ -70,7 +72,10 @@ class NodePolicies:
 
     settings: Settings = field(default_factory=Settings)
     cluster_name: str = "default"
+    node_name: str = ""
+    """The node itself, as rules with nodeSelector select it; empty: none of them does."""
     local: LocalIdentities = field(default_factory=LocalIdentities)
+    nodes: NodeIdentities = field(default_factory=NodeIdentities)
     proxies: ProxyPorts = field(default_factory=ProxyPorts)
     service_addresses: Mapping[tuple[str, str], tuple[Network, ...]] = field(default_factory=dict)
     """Endpoints of services without selector, by namespace and name; set by the caller."""
@@ -87,6 +92,8 @@ class NodePolicies:
     _rules_now: Sequence[Rule] = ()
     _documents_now: Sequence[Key] = ()
     """Where each of the rules comes from."""
+    _host: Identity | None = None
+    """The node as the subject of rules."""
     _cluster_identities: dict[int, Identity] = field(default_factory=dict)
     _cluster_ports: Mapping[tuple[str, int], frozenset[int]] = field(default_factory=dict)
     _revision: int = 0
@@ -94,6 +101,7 @@ class NodePolicies:
     def update(self, resources: Sequence[Resource], endpoints: Mapping[int, Subject], revision: int = 0) -> Outcome:
         """What follows from the resources for these endpoints; `revision` is that of the resource store."""
         self._rules_now = self._rules(resources)
+        self._note_nodes([one for one in resources if isinstance(one, Node)])
         self._note_identities(resources)
         self._cluster_ports = cluster_ports(resources)
         self._subjects, self._revision = dict(endpoints), revision
@@ -129,12 +137,14 @@ class NodePolicies:
         self._renew_local(wanted)
         local = self.local.identities()
         self._selectors.replace(self._cluster_identities | {one.number: one for one in local})
-        self._selectors.keep(peers | {rule.subject for rule in rules})
+        self._selectors.keep(peers | {rule.subject for rule in rules if not rule.of_nodes})
         problems = self._compile(rules, endpoints, self._revision)
         prefixes = {prefix: number for prefix, number in self.local.numbers.items() if prefix in wanted}
         policies = {number: self._made[subject].compiled.policy for number, subject in endpoints.items()}
         views = {number: self._made[subject].compiled.view for number, subject in endpoints.items()}
-        return Outcome(policies, views, prefixes, local, self.names, problems)
+        return Outcome(
+            policies, views, prefixes, [*local, *self.nodes.identities()], self.names, self.nodes.by_address, problems
+        )
 
     def rules_behind(self, endpoint_id: int) -> list[dict[str, Any]]:
         """The `policy` list of an endpoint in state.json."""
@@ -175,6 +185,19 @@ class NodePolicies:
         self.local.want(wanted, self.names)
         self._stale = self.local.numbers.keys() - wanted
 
+    def _note_nodes(self, nodes: Sequence[Node]) -> None:
+        here = next((one for one in nodes if one.name == self.node_name), None)
+        self._host = Identity(HOST, host_labels(here)) if here is not None else None
+        peers = (peer for rule in self._rules_now for entry in rule.entries for peer in entry.peers or ())
+        told_apart = any(isinstance(peer, NodePeer) for peer in peers)
+        self.nodes.want(one for one in nodes if told_apart and one.name != self.node_name)
+
+    def _selected(self, rule: Rule, here: Set[int]) -> set[int]:
+        """Which of these subjects' identities a rule is about. The node is nobody's pod."""
+        if rule.of_nodes:
+            return {HOST} & here if self._host is not None and rule.subject.selects(self._host) else set()
+        return (self._selectors.numbers(rule.subject) & here) - {HOST}
+
     def _note_identities(self, resources: Sequence[Resource]) -> None:
         labels = {}
         for one in resources:
@@ -186,11 +209,12 @@ class NodePolicies:
                 labels[number] = known
         self._labels = labels
         self._cluster_identities = self._reserved | {number: identity for number, (_, identity) in labels.items()}
+        self._cluster_identities |= {one.number: one for one in self.nodes.identities()}
 
     def _compile(self, rules: Sequence[Rule], endpoints: Mapping[int, Subject], revision: int) -> list[Refusal]:
         of_identity: dict[int, list[int]] = {subject.identity: [] for subject in endpoints.values()}
         for at, rule in enumerate(rules):
-            for number in self._selectors.numbers(rule.subject) & of_identity.keys():
+            for number in self._selected(rule, of_identity.keys()):
                 of_identity[number].append(at)
         used = {at for each in of_identity.values() for at in each}
         versions = {at: self._version(rules[at]) for at in used}
@@ -212,7 +236,7 @@ class NodePolicies:
             try:
                 compiled = _fitting(compiler.compile(subject, [rules[at] for at in meant]))
             except PolicyConflict as error:
-                made[subject] = old or _Made(None, _NOBODY, revision)
+                made[subject] = old or _Made(None, Compiled() if subject.identity == HOST else _NOBODY, revision)
                 documents = tuple(dict.fromkeys(self._documents_now[at] for at in meant))
                 numbers = tuple(sorted(number for number, one in endpoints.items() if one == subject))
                 keeps_old = made[subject].compiled is not _NOBODY
@@ -275,16 +299,17 @@ def cluster_ports(resources: Iterable[Resource]) -> dict[tuple[str, int], frozen
 
 
 def idle_selectors(documents: Iterable[PolicyDocument], resources: Sequence[Resource]) -> list[str]:
-    """Warnings about policies whose subject no pod of the cluster is: one line each."""
+    """Warnings about policies whose subject no pod or node of the cluster is: one line each."""
     known = [
         Identity(identity_number(one), tuple(as_text(one.security_labels)))
         for one in resources
         if isinstance(one, CiliumIdentity) and identity_number(one) <= LAST_CLUSTER_IDENTITY
     ]
+    nodes = [Identity(HOST, host_labels(one)) for one in resources if isinstance(one, Node)]
     context = Context()
     warnings = []
     for document in documents:
         for at, rule in enumerate(rules_of(document, context)):
-            if not any(rule.subject.selects(identity) for identity in known):
-                warnings.append(f"{document.key}: rule {at + 1} selects no pod")
+            if not any(rule.subject.selects(identity) for identity in (nodes if rule.of_nodes else known)):
+                warnings.append(f"{document.key}: rule {at + 1} selects no {'node' if rule.of_nodes else 'pod'}")
     return warnings

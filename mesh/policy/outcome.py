@@ -67,5 +67,7 @@ class Outcome:
     """Those of the prefixes, for whoever shows names."""
     names: Mapping[Network, tuple[str, ...]]
     """What the toFQDNs selectors were taken to stand for."""
+    nodes: Mapping[str, int]
+    """Identities of other nodes that are told apart, by the address of the node."""
     problems: Sequence[Refusal] = ()
     """Endpoints that do not get what their policies say, and why."""

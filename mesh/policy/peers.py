@@ -83,6 +83,11 @@ class LabelPeer:
 
 
 @dataclass(frozen=True, slots=True)
+class NodePeer(LabelPeer):
+    """Other nodes, by their labels. A rule that has one makes the node tell them apart (nodes.py)."""
+
+
+@dataclass(frozen=True, slots=True)
 class CidrPeer:
     """Identities of prefixes inside one, and not inside its holes; never pods and nodes, which have no prefix."""
 
@@ -124,10 +129,15 @@ def is_world(identity: Identity) -> bool:
     return identity.number in (identities.WORLD, WORLD_IPV4, WORLD_IPV6) or identity.prefix is not None
 
 
+def is_node(identity: Identity) -> bool:
+    """Another node, with an identity of its own or without."""
+    return "reserved:remote-node" in identity.values
+
+
 def _is_of_cluster(identity: Identity, cluster_name: str) -> bool:
     if cluster_name in identity.values.get(f"k8s:{identities.CLUSTER_LABEL}", ()):
         return True
-    return identity.number in identities.RESERVED and not is_world(identity)
+    return is_node(identity) or (identity.number in identities.RESERVED and not is_world(identity))
 
 
 def reserved_identities() -> dict[int, Identity]:

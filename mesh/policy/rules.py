@@ -119,6 +119,8 @@ class Rule:
     labels: tuple[str, ...] = ()
     """Where it comes from; shown with flows it decides about."""
     log: str = ""
+    of_nodes: bool = False
+    """Whether `subject` selects nodes, by the labels of their resources, and not pods."""
 
     def speaks_of(self, egress: bool) -> bool:
         """Whether it has anything for a direction."""

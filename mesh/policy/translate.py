@@ -29,7 +29,7 @@ from mesh.policy.documents.kubernetes import IpBlock, NetworkPolicy, NetworkPoli
 from mesh.policy.documents.layer7 import DnsRule, HttpRule, L7Rules, Listener
 from mesh.policy.documents.peers import CidrRule, ServicePeer
 from mesh.policy.documents.ports import IcmpRule, PortDenyRule, PortProtocol, PortRule
-from mesh.policy.peers import ANY_SOURCE, FQDN_SOURCE, CidrPeer, EntityPeer, LabelPeer, Peer, Term
+from mesh.policy.peers import ANY_SOURCE, FQDN_SOURCE, CidrPeer, EntityPeer, LabelPeer, NodePeer, Peer, Term
 from mesh.policy.rules import (
     ALL_PORTS,
     AUTH_EXPLICIT,
@@ -115,14 +115,16 @@ class _Reader:
         ]
         wanted = body.enable_default_deny
         speaks = {egress: any(entry.egress is egress for entry in entries) for egress in (False, True)}
-        assert body.endpoint_selector is not None
+        selector = body.endpoint_selector or body.node_selector
+        assert selector is not None
         return Rule(
-            subject=self._subject(body.endpoint_selector),
+            subject=self._subject(selector),
             entries=tuple(entries),
             deny_ingress_by_default=speaks[False] if wanted.ingress is None else wanted.ingress,
             deny_egress_by_default=speaks[True] if wanted.egress is None else wanted.egress,
             labels=origin_labels(self.document) + tuple(f"{one.source}:{one.key}={one.value}" for one in body.labels),
             log=body.log.value,
+            of_nodes=body.node_selector is not None,
         )
 
     def _entry(self, element: _Element, *, egress: bool, deny: bool) -> Entry:
@@ -143,7 +145,7 @@ class _Reader:
         for one in getattr(element, members[0]):
             if one == "all":
                 return None
-            found += self._peer(one)
+            found += [_nodes(one)] if members[0].endswith("_nodes") else self._peer(one)
         return tuple(dict.fromkeys(found))
 
     def _peer(self, one: object) -> Iterable[Peer]:
@@ -294,6 +296,11 @@ def _terms(selector: EndpointSelector) -> tuple[Term, ...]:
     terms = {Term(_key(key), "In", frozenset({value})) for key, value in selector.match_labels.items()}
     terms |= {Term(_key(one.key), one.operator, frozenset(one.values)) for one in selector.match_expressions}
     return tuple(sorted(terms, key=lambda term: (term.key, term.operator, sorted(term.values))))
+
+
+def _nodes(selector: EndpointSelector) -> NodePeer:
+    """Labels of nodes have a source of their own, which nobody writes."""
+    return NodePeer((*_terms(selector), Term("reserved:remote-node", "Exists")))
 
 
 def _key(text: str) -> str:

@@ -27,10 +27,11 @@ class Flow:
 
 
 def judge(rules: Iterable[Rule], subject: Identity, flow: Flow, mode: str = "default", localhost: bool = True) -> str:
-    """What the rules say about a flow of an endpoint whose identity is `subject`."""
+    """What the rules say about a flow of an endpoint whose identity is `subject`: 1 is the node, with its labels."""
     if mode == "never":
         return ALLOWED
-    mine = [rule for rule in rules if rule.subject.selects(subject)]
+    host = subject.number == 1
+    mine = [rule for rule in rules if rule.of_nodes is host and rule.subject.selects(subject)]
     said = [entry for rule in mine for entry in rule.entries if entry.egress is flow.egress and _is_about(entry, flow)]
     if any(entry.deny for entry in said):
         return DENIED
@@ -40,7 +41,7 @@ def judge(rules: Iterable[Rule], subject: Identity, flow: Flow, mode: str = "def
         return ALLOWED
     if not flow.egress and localhost and flow.remote.number == 1:
         return ALLOWED
-    refuses = mode == "always" or any(
+    refuses = (mode == "always" and not host) or any(
         rule.deny_egress_by_default if flow.egress else rule.deny_ingress_by_default for rule in mine
     )
     return REFUSED if refuses else ALLOWED

@@ -11,13 +11,15 @@ import json
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
 from bpf.datapath import IpcacheEntry
 from mesh.endpoints import node_view
 from mesh.envoy.matching import NodeView
+from mesh.identities import HOST, REMOTE_NODE
+from mesh.knowledge import HOST_ENDPOINT_ID
 from mesh.policy.compiling import Settings, Subject
 from mesh.policy.documents.fields import Network as Prefix
 from mesh.policy.node import NodePolicies, named_ports
@@ -95,10 +97,12 @@ class PolicyNet:
         self.net.share_ipcache()
         for node in self.net.nodes:
             policies = self.policies.setdefault(node.number, NodePolicies())
+            policies.node_name = node_name(node)
             policies.settings = Settings(mode=mode, audit=audit)
             policies.names = names or {}
             policies.service_addresses = services or {}
             local = {one.number: self._subject(one) for one in self.workloads.values() if one.node is node}
+            local[HOST_ENDPOINT_ID] = Subject(HOST)
             decided = policies.update(resources, local)
             assert not decided.problems, decided.problems
             present = node.datapath.ipcache()
@@ -109,6 +113,9 @@ class PolicyNet:
             for prefix, number in decided.ipcache.items():
                 if prefix not in present:
                     node.datapath.set_ipcache(prefix, IpcacheEntry(identity=number))
+            for prefix, entry in present.items():
+                if entry.identity == REMOTE_NODE and (told := decided.nodes.get(str(entry.tunnel_endpoint))):
+                    node.datapath.set_ipcache(prefix, replace(entry, identity=told))
         self.forget()
 
     def _view(self, node: Node, decided: Outcome) -> NodeView:
@@ -149,6 +156,7 @@ class PolicyNet:
 
     def _resources(self) -> list[Resource]:
         found: list[Resource] = [self._pod(one) for one in self.workloads.values()]
+        found += [_node(one) for one in self.net.nodes]
         found += [
             CiliumIdentity(
                 api_version="cilium.io/v2",
@@ -159,6 +167,19 @@ class PolicyNet:
             for one in self.workloads.values()
         ]
         return found
+
+
+def node_name(node: Node) -> str:
+    """Of its resource, which has the labels `name` (the same) and `role`: the first is `main`, all others `worker`."""
+    return f"node{node.number}"
+
+
+def _node(node: Node) -> Resource:
+    name = node_name(node)
+    labels = {"name": name, "role": "main" if node.number == 1 else "worker"}
+    text = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
+    addresses = [{"type": "InternalIP", "address": str(node.address)}]
+    return parse_manifests(json.dumps({**text, "status": {"addresses": addresses}}), namespace="ns")[0]
 
 
 def _yaml(spec: object, version: str, kind: str, name: str) -> str:
@@ -174,6 +195,8 @@ def build(stack: ExitStack, net: Network) -> PolicyNet:
     found.add(away, 777, "ns", "far", {"http": 8080})
     found.add(away, 778, "other", "other")
     net.share_ipcache()
+    for node in net.nodes:
+        node.datapath.configure(host_endpoint_id=HOST_ENDPOINT_ID, host_policy=True)
     ip(f"addr add {OUTSIDE}/16 dev br0", "addr add 10.1.2.3/32 dev lo", "link set lo up", netns=net.name)
     for node in net.nodes:
         ip(f"route add 10.244.{node.number}.0/24 via {node.address}", netns=net.name)

@@ -32,7 +32,7 @@ class _Element(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _names_peers_that_can_be_told_apart(cls, data: Any) -> Any:
+    def _names_peers_that_can_be_found(cls, data: Any) -> Any:
         for name in data if isinstance(data, dict) else ():
             if name in UNSUPPORTED_PEERS:
                 raise ValueError(f"{name}: {UNSUPPORTED_PEERS[name]}")
@@ -53,6 +53,7 @@ class _Element(Model):
 
 class _Ingress(_Element):
     from_endpoints: tuple[EndpointSelector, ...] | None = None
+    from_nodes: tuple[EndpointSelector, ...] | None = None
     from_cidr: Annotated[tuple[Prefix, ...] | None, Field(alias="fromCIDR")] = None
     from_cidr_set: Annotated[tuple[CidrRule, ...] | None, Field(alias="fromCIDRSet")] = None
     from_entities: tuple[Entity, ...] | None = None
@@ -60,6 +61,7 @@ class _Ingress(_Element):
 
 class _Egress(_Element):
     to_endpoints: tuple[EndpointSelector, ...] | None = None
+    to_nodes: tuple[EndpointSelector, ...] | None = None
     to_cidr: Annotated[tuple[Prefix, ...] | None, Field(alias="toCIDR")] = None
     to_cidr_set: Annotated[tuple[CidrRule, ...] | None, Field(alias="toCIDRSet")] = None
     to_entities: tuple[Entity, ...] | None = None
@@ -113,6 +115,8 @@ class PolicyBody(Model):
     """One rule: subject, what it may do, what it may not."""
 
     endpoint_selector: EndpointSelector | None = None
+    node_selector: EndpointSelector | None = None
+    """Instead: nodes, whose own processes the rule is about."""
     ingress: tuple[IngressRule, ...] = ()
     ingress_deny: tuple[IngressDenyRule, ...] = ()
     egress: tuple[EgressRule, ...] = ()
@@ -122,22 +126,30 @@ class PolicyBody(Model):
     description: str = ""
     log: Log = Log()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _is_no_host_policy(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "nodeSelector" in data:
-            raise ValueError(
-                "nodeSelector: policies for hosts are not enforced here; select pods with endpointSelector,"
-                " and limit what they may do with hosts by the entities host and remote-node"
-            )
-        return data
-
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if self.endpoint_selector is None:
+        if self.endpoint_selector is None and self.node_selector is None:
             raise ValueError("endpointSelector: missing; {} selects all pods")
+        if self.endpoint_selector is not None and self.node_selector is not None:
+            raise ValueError("endpointSelector and nodeSelector in one rule: write a rule for each")
         if not (self.ingress or self.ingress_deny or self.egress or self.egress_deny):
             raise ValueError("needs an entry in ingress, ingressDeny, egress or egressDeny")
+        return self
+
+    @model_validator(mode="after")
+    def _has_proxies_that_nodes_have(self) -> Self:
+        if self.node_selector is None:
+            return self
+        ports = [(f"ingress[{at}]", one.to_ports or ()) for at, one in enumerate(self.ingress)]
+        ports += [(f"egress[{at}]", one.to_ports or ()) for at, one in enumerate(self.egress)]
+        for element, rules in ports:
+            for at, one in enumerate(rules):
+                kind = one.rules.kind if one.rules else ""
+                if kind and (kind != "dns" or element.startswith("ingress")):
+                    raise ValueError(f"{element}.toPorts[{at}].rules: for nodes, dns rules for egress only")
+                for member, given in (("serverNames", one.server_names), ("listener", one.listener)):
+                    if given:
+                        raise ValueError(f"{element}.toPorts[{at}].{member}: not for nodes")
         return self
 
 
@@ -160,6 +172,12 @@ class _Policy(Resource):
 
 class CiliumNetworkPolicy(_Policy):
     kind: Literal["CiliumNetworkPolicy"] = "CiliumNetworkPolicy"
+
+    @model_validator(mode="after")
+    def _is_about_pods(self) -> Self:
+        if any(one.node_selector is not None for one in self.bodies):
+            raise ValueError("nodeSelector: nodes are in no namespace; write a CiliumClusterwideNetworkPolicy")
+        return self
 
 
 class CiliumClusterwideNetworkPolicy(_Policy):

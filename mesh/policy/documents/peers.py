@@ -1,4 +1,4 @@
-"""Whom a rule is about: prefixes, services, entities, and what cannot be told apart.
+"""Whom a rule is about: prefixes, services, entities, and what cannot be found out here.
 
 In:        `fromCIDRSet`, `toServices`, `fromEntities` and their like.
 Out:       frozen models.
@@ -62,15 +62,10 @@ class Authentication(Model):
     mode: Literal["disabled", "required", "test-always-fail"]
 
 
-_NO_NODES: Final = (
-    "nodes cannot be told apart by their labels: they share the identities host and remote-node;"
-    " use the entities host and remote-node, or {side}CIDRSet with the addresses of the nodes"
+_NO_GROUPS: Final = (
+    "no cloud provider is here to say which addresses belong to the group;"
+    " write them as {side}CIDRSet, or as a CiliumCIDRGroup that {side}CIDRSet names by cidrGroupRef"
 )
-_NO_GROUPS: Final = "groups of cloud providers are not supported; use {side}CIDRSet with the addresses"
-UNSUPPORTED_PEERS: Final = {
-    f"{side}{name}": text.format(side=side)
-    for side in ("from", "to")
-    for name, text in (("Nodes", _NO_NODES), ("Groups", _NO_GROUPS))
-}
+UNSUPPORTED_PEERS: Final = {f"{side}Groups": _NO_GROUPS.format(side=side) for side in ("from", "to")}
 """Cilium knows these peers; why they are refused here."""
-PEER_FIELDS: Final = ("endpoints", "cidr", "cidr_set", "entities", "services", "fqdns")
+PEER_FIELDS: Final = ("endpoints", "nodes", "cidr", "cidr_set", "entities", "services", "fqdns")

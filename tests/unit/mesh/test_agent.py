@@ -17,7 +17,9 @@ from mesh.config import AgentConfig
 from mesh.devices import NodeDevices
 from mesh.dns.keeper import DnsNode, DnsSettings
 from mesh.endpoints import endpoint_ids
+from mesh.knowledge import HOST_ENDPOINT_ID
 from mesh.main import Agent
+from mesh.policy.nodes import FIRST as NODES_FROM
 from mesh.resources.base import Resource, changed
 from mesh.resources.manifests import parse_manifests
 from mesh.resources.pods import Pod, PodNetwork
@@ -193,13 +195,13 @@ spec:
 def test_a_policy_reaches_the_kernel_with_its_prefixes_and_the_observer_with_its_name(tmp_path: Path) -> None:
     made, kernel, store = agent(tmp_path, cluster("a"))
     asyncio.run(made.synchronise(1))
-    [before] = kernel.judged.values()
+    [before] = [policy for number, policy in kernel.judged.items() if number != HOST_ENDPOINT_ID]
     assert not before.enforced
 
     store.resources = [*store.resources, *parse_manifests(POLICY)]
     asyncio.run(made.synchronise(2))
 
-    [after] = kernel.judged.values()
+    [after] = [policy for number, policy in kernel.judged.items() if number != HOST_ENDPOINT_ID]
     [entry] = after.entries
     assert (after.enforced_ingress, after.enforced_egress) == (False, True)
     assert (entry.protocol, entry.port, entry.port_bits) == (17, 53, 16)
@@ -218,9 +220,31 @@ def test_a_policy_that_is_gone_leaves_the_kernel_and_the_ipcache(tmp_path: Path)
     asyncio.run(made.synchronise(1))
     store.resources = before
     asyncio.run(made.synchronise(2))
-    [policy] = kernel.judged.values()
-    assert not policy.enforced
+    assert len(kernel.judged) == 2
+    assert not any(policy.enforced for policy in kernel.judged.values())
     assert ip_network("198.51.100.7/32") not in kernel.cache
+
+
+HOSTS = """
+apiVersion: cilium.io/v2
+kind: CiliumClusterwideNetworkPolicy
+metadata: {name: nodes}
+spec: {nodeSelector: {}, ingress: [{fromNodes: [{matchLabels: {role: db}}]}]}
+"""
+
+
+def test_a_policy_about_nodes_is_the_node_s_own_and_tells_other_nodes_apart(tmp_path: Path) -> None:
+    made, kernel, _ = agent(tmp_path, [*cluster("a"), *parse_manifests(HOSTS)])
+    asyncio.run(made.synchronise(1))
+    assert {number for number, policy in kernel.judged.items() if policy.enforced} == {HOST_ENDPOINT_ID}
+    told = kernel.cache[ip_network("172.18.0.3/32")]
+    assert told.identity == NODES_FROM
+    state = json.loads((tmp_path / "state.json").read_text())
+    [known] = [one for one in state["identities"] if one["id"] == NODES_FROM]
+    assert known["labels"][-1] == "reserved:remote-node"
+    assert [one["id"] for one in state["local_endpoints"] if one.get("policy")] == []
+    policy = json.loads((tmp_path / "agent.json").read_text())["parts"]["policy"]
+    assert policy["host"] == {"ingress": True, "egress": False}
 
 
 SERVICE = """

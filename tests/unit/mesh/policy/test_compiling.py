@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from bpf.policies import EndpointPolicy, decode, encode
 from mesh.policy.compiling import Compiler, Settings, Subject, blocks, correlation
 from mesh.policy.local import labels_of
-from mesh.policy.peers import CidrPeer, EntityPeer, Identity, LabelPeer, SelectorCache, Term, reserved_identities
+from mesh.policy.peers import (
+    CidrPeer,
+    EntityPeer,
+    Identity,
+    LabelPeer,
+    NodePeer,
+    SelectorCache,
+    Term,
+    reserved_identities,
+)
 from mesh.policy.ports import ProxyPorts
 from mesh.policy.rules import ALL_PORTS, TCP, UDP, Entry, Ports, Rule
 from mesh.policy.view import PolicyConflict
@@ -37,8 +46,14 @@ PREFIXES = [
     outside(0x01000003, "10.1.2.3/32"),
     outside(0x01000004, "2001:db8::/32"),
 ]
-IDENTITIES = {one.number: one for one in (*PODS, *PREFIXES, *reserved_identities().values())}
+NODES = [
+    Identity(0x02000001, ("node:tier=web", "reserved:remote-node")),
+    Identity(0x02000002, ("node:tier=db", "reserved:remote-node")),
+]
+IDENTITIES = {one.number: one for one in (*PODS, *PREFIXES, *NODES, *reserved_identities().values())}
 ME = PODS[0]
+HOST = Identity(1, ("k8s:app=web", "reserved:host"))
+"""The node, as rules about nodes see it."""
 
 label_peers = st.builds(
     LabelPeer,
@@ -64,8 +79,11 @@ cidr_peers = st.sampled_from(
         CidrPeer(ip_network("0.0.0.0/0"), (ip_network("10.0.0.0/8"),)),
     ]
 )
+node_peers = st.sampled_from(["web", "db", "none"]).map(
+    lambda tier: NodePeer((Term("any:tier", "In", frozenset({tier})), Term("reserved:remote-node", "Exists")))
+)
 entity_peers = st.sampled_from(["world", "world-ipv4", "cluster", "host", "remote-node"]).map(EntityPeer)
-peers = st.none() | st.lists(label_peers | cidr_peers | entity_peers, max_size=2).map(tuple)
+peers = st.none() | st.lists(label_peers | cidr_peers | node_peers | entity_peers, max_size=2).map(tuple)
 numbers = st.integers(0, 40) | st.integers(0, 65535)
 
 
@@ -96,6 +114,7 @@ rules = st.lists(
         entries=st.lists(entries(), max_size=4).map(tuple),
         deny_ingress_by_default=st.booleans(),
         deny_egress_by_default=st.booleans(),
+        of_nodes=st.booleans(),
     ),
     max_size=5,
 )
@@ -114,16 +133,23 @@ def flows(draw: st.DrawFn) -> Flow:
 def compile_for(me: Identity, wanted: list[Rule], how: Settings | None = None) -> EndpointPolicy:
     cache = SelectorCache()
     cache.replace(IDENTITIES)
-    mine = [rule for rule in wanted if rule.subject.selects(me)]
+    mine = [rule for rule in wanted if rule.of_nodes is (me is HOST) and rule.subject.selects(me)]
     return Compiler(how or Settings(), cache.numbers, {}, ProxyPorts()).compile(Subject(me.number), mine).policy
 
 
 @settings(max_examples=400)
-@given(rules, st.lists(flows(), min_size=1, max_size=20), st.sampled_from(["default", "always", "never"]))
-def test_looking_the_map_up_gives_what_the_rules_say(wanted: list[Rule], asked: list[Flow], mode: str) -> None:
-    policy = compile_for(ME, wanted, Settings(mode=mode))
+@given(
+    st.sampled_from([ME, HOST]),
+    rules,
+    st.lists(flows(), min_size=1, max_size=20),
+    st.sampled_from(["default", "always", "never"]),
+)
+def test_looking_the_map_up_gives_what_the_rules_say(
+    me: Identity, wanted: list[Rule], asked: list[Flow], mode: str
+) -> None:
+    policy = compile_for(me, wanted, Settings(mode=mode))
     for flow in asked:
-        assert look_up(policy, flow).verdict == judge(wanted, ME, flow, mode), flow
+        assert look_up(policy, flow).verdict == judge(wanted, me, flow, mode), flow
 
 
 @settings(max_examples=100)

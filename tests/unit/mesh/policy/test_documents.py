@@ -100,18 +100,28 @@ spec:
         ("endpointSelector: {}", "spec: needs an entry in ingress, ingressDeny, egress or egressDeny"),
         ("{endpointSelector: {}, ingress: []}", "spec: needs an entry in ingress"),
         ("ingress: [{}]", "spec: endpointSelector: missing"),
-        ("{nodeSelector: {}, ingress: [{}]}", "spec: nodeSelector: policies for hosts are not enforced here"),
+        ("{nodeSelector: {}, ingress: [{}]}", "nodeSelector: nodes are in no namespace; write a CiliumClusterwide"),
+        ("{nodeSelector: {}, endpointSelector: {}, ingress: [{}]}", "spec: endpointSelector and nodeSelector in one"),
         (
-            "{endpointSelector: {}, egress: [{toNodes: [{}]}]}",
-            "spec.egress[0]: toNodes: nodes cannot be told apart by their labels",
-        ),
-        (
-            "{endpointSelector: {}, ingressDeny: [{fromNodes: [{}]}]}",
-            "spec.ingressDeny[0]: fromNodes: nodes cannot be told apart by their labels",
+            "{endpointSelector: {}, ingress: [{fromNodes: [{}], fromEntities: [host]}]}",
+            "spec.ingress[0]: fromNodes and fromEntities in one element",
         ),
         (
             "{endpointSelector: {}, ingress: [{fromGroups: [{aws: {}}]}]}",
-            "spec.ingress[0]: fromGroups: groups of cloud providers are not supported; use fromCIDRSet",
+            "spec.ingress[0]: fromGroups: no cloud provider is here to say which addresses belong to the group; "
+            "write them as fromCIDRSet, or as a CiliumCIDRGroup that fromCIDRSet names by cidrGroupRef",
+        ),
+        (
+            "{endpointSelector: {}, egressDeny: [{}, {toGroups: []}]}",
+            "spec.egressDeny[1]: toGroups: no cloud provider is here",
+        ),
+        (
+            "{nodeSelector: {}, ingress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}]}}]}]}",
+            "spec: ingress[0].toPorts[0].rules: for nodes, dns rules for egress only",
+        ),
+        (
+            "{nodeSelector: {}, egress: [{toPorts: [{ports: [{port: '443', protocol: TCP}], serverNames: [a.b]}]}]}",
+            "spec: egress[0].toPorts[0].serverNames: not for nodes",
         ),
         (
             "{endpointSelector: {}, ingress: [{fromEndpoint: [{}]}]}",

@@ -8,6 +8,7 @@ from mesh.policy.compiling import Subject
 from mesh.policy.documents.kinds import policies_among
 from mesh.policy.local import FIRST, labels_of
 from mesh.policy.node import NodePolicies, idle_selectors
+from mesh.policy.nodes import FIRST as NODES
 from mesh.resources.base import Metadata, Resource
 from mesh.resources.cluster import CiliumIdentity
 from mesh.resources.manifests import parse_manifests
@@ -124,3 +125,70 @@ def test_a_subject_that_nobody_is_is_worth_a_warning() -> None:
 def test_ipv6_prefixes_have_labels_without_colons() -> None:
     assert labels_of(ip_network("::/64"))[0] == "cidr:0--0/64"
     assert labels_of(ip_network("2001:db8::/32"))[0] == "cidr:2001-db8--0/32"
+
+
+def nodes(**roles: str) -> list[Resource]:
+    text = [
+        f"apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{role: {role}}}}}\n"
+        f"status: {{addresses: [{{type: InternalIP, address: 172.18.0.{number}}}]}}\n"
+        for number, (name, role) in enumerate(roles.items(), 2)
+    ]
+    return parse_manifests("---\n".join(text))
+
+
+def host_policy(spec: str, selector: str = "{}") -> list[Resource]:
+    return parse_manifests(
+        "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: hosts}\n"
+        f"spec: {{nodeSelector: {selector}, {spec}}}\n"
+    )
+
+
+ME: dict[int, Subject] = {1: Subject(1), 7: WEB}
+
+
+def test_a_policy_about_nodes_is_about_those_with_its_labels_and_about_no_pod() -> None:
+    resources = [*CLUSTER, *nodes(here="front", there="back")]
+    front, back = (f"{{matchLabels: {{role: {role}}}}}" for role in ("front", "back"))
+    for selector, selected in (("{}", True), (front, True), (back, False)):
+        node = NodePolicies(node_name="here")
+        done = node.update([*resources, *host_policy("ingress: [{}]", selector)], ME)
+        assert (done.policies[1].enforced_ingress, done.policies[7].enforced) == (selected, False)
+    assert not NodePolicies().update([*resources, *host_policy("ingress: [{}]")], ME).policies[1].enforced
+    everything = policy("p", "ingress: [{}]")
+    assert not NodePolicies(node_name="here").update([*resources, *everything], ME).policies[1].enforced
+
+
+def test_nodes_are_told_apart_while_a_rule_asks_who_they_are() -> None:
+    node = NodePolicies(node_name="here")
+    resources = [*CLUSTER, *nodes(here="front", there="back", yonder="back")]
+    asking = policy("p", "ingress: [{fromNodes: [{matchLabels: {role: back}}]}, {fromEntities: [remote-node]}]")
+    assert node.update([*resources, *policy("p", "ingress: [{fromEntities: [remote-node]}]")], {7: WEB}).nodes == {}
+
+    done = node.update([*resources, *asking], {7: WEB})
+    assert done.nodes == {"172.18.0.3": NODES, "172.18.0.4": NODES + 1}
+    assert {entry.identity for entry in done.policies[7].entries} == {1, 6, 7, NODES, NODES + 1}
+
+    only_back = policy("p", "ingress: [{fromNodes: [{matchLabels: {role: back}}]}]")
+    changed = [*CLUSTER, *nodes(here="front", there="gone", yonder="back"), *only_back]
+    relabelled = node.update(changed, {7: WEB})
+    assert relabelled.nodes == done.nodes, "a node keeps its number"
+    assert {entry.identity for entry in relabelled.policies[7].entries} == {1, NODES + 1}
+
+    shared = node.update([*resources, *policy("p", "ingress: [{fromEntities: [remote-node]}]")], {7: WEB})
+    assert shared.nodes == {}
+    assert {NODES, NODES + 1} < {entry.identity for entry in shared.policies[7].entries}, "packets may have them yet"
+
+
+def test_an_agent_that_comes_back_gives_nodes_the_numbers_that_packets_have() -> None:
+    node = NodePolicies(node_name="here")
+    node.nodes.restore({ip_network("172.18.0.4/32"): NODES, ip_network("10.0.0.0/8"): FIRST})
+    asking = policy("p", "ingress: [{fromNodes: [{}]}]")
+    done = node.update([*nodes(here="front", there="back", yonder="back"), *CLUSTER, *asking], {7: WEB})
+    assert done.nodes == {"172.18.0.3": NODES + 1, "172.18.0.4": NODES}
+
+
+def test_a_policy_about_nodes_that_are_not_there_is_told() -> None:
+    resources = [*CLUSTER, *nodes(here="front")]
+    documents = policies_among(host_policy("ingress: [{}]", "{matchLabels: {role: back}}"))
+    assert idle_selectors(documents, resources) == ["CiliumClusterwideNetworkPolicy hosts: rule 1 selects no node"]
+    assert idle_selectors(policies_among(host_policy("ingress: [{}]")), resources) == []
