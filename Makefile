@@ -5,7 +5,7 @@ DURATION ?=
 MINUTES ?= 10
 PYTEST := $(PYTHON) -m pytest
 
-.PHONY: help setup setup-dev demo test unit lint bench proto soak soak-page screenshots chaos connectivity fuzz clean
+.PHONY: help setup setup-dev demo test unit lint bench proto soak soak-page screenshots screenshots-of-lab chaos connectivity fuzz clean
 
 help:
 	@echo "make demo [DURATION=seconds]  lab cluster, traffic, flows as they happen, UI on http://localhost:12000"
@@ -19,6 +19,7 @@ help:
 	@echo "make soak-page [MINUTES=10]   an open page at 10,000 flows/s: memory of page and server stay flat"
 	@echo "make chaos                    agents killed a hundred times in the middle of changes, under traffic"
 	@echo "make screenshots              take the pictures of docs/screenshots anew"
+	@echo "make screenshots-of-lab       those with real traffic, of the lab that is up"
 	@echo "make connectivity             the whole connectivity test, on a lab of its own"
 	@echo "make fuzz [MINUTES=10]        every property test again and again with fresh input"
 	@echo "make clean                    take the lab down and remove what was built"
@@ -61,6 +62,9 @@ chaos: setup-dev
 
 screenshots: setup-dev
 	$(PYTHON) -m tests.support.screenshots
+
+screenshots-of-lab: setup-dev
+	$(PYTHON) -m tests.support.lab_screenshots
 
 connectivity: setup-dev
 	$(PYTEST) -m slow -s -k the_whole_of_connectivity

@@ -23,6 +23,7 @@ from model.vocabulary import RESERVED_IDENTITIES, RESERVED_IDENTITY_NUMBERS
 from proto.flow import flow_pb2
 
 U32 = npt.NDArray[np.uint32]
+Bools = npt.NDArray[np.bool_]
 
 OUTSIDE: Final = "outside"
 NODES: Final = "nodes"
@@ -38,7 +39,12 @@ NOISE: Final = re.compile(
 MOST_LABELS: Final = 6
 MOST_CARDS: Final = 20_000
 """Beyond these, new ends share one card; a scan of addresses must not fill the memory."""
+MOST_ADDRESSES: Final = 65_536
+"""Of hosts, by which other hosts name them."""
+RESERVED: Final = 256
+"""Identities below are no workload's."""
 HOST: Final = RESERVED_IDENTITY_NUMBERS["host"]
+REMOTE_NODE: Final = RESERVED_IDENTITY_NUMBERS["remote-node"]
 IN_NODES: Final = frozenset(("host", "remote-node", "health", "kube-apiserver", "ingress"))
 
 
@@ -70,6 +76,11 @@ class Cards:
         self._by_endpoint = np.zeros(0, np.uint32)
         self._worldly = np.zeros(0, np.bool_)
         self._is_host = np.zeros(0, np.bool_)
+        self._is_remote = np.zeros(0, np.bool_)
+        self._hosts: dict[tuple[int, int], int] = {}
+        """Card by address: a host's own flows tell which addresses it has, those of others only that it is a node."""
+        self._workloads: dict[int, int] = {}
+        """Card by identity: of what a proxy sends for a pod, no more than the identity is known."""
         self._by_names = np.zeros(0, np.uint32)
         self._by_node = np.zeros(0, np.uint32)
 
@@ -88,6 +99,10 @@ class Cards:
         hosts = self._is_host[index] & (rows["node"] != 0)
         if hosts.any():
             found = np.where(hosts, self._by_node[rows["node"]], found)
+            self._note_hosts(rows, side, hosts, found)
+        remote = self._is_remote[index]
+        if remote.any() and self._hosts:
+            found = self._named_hosts(rows, side, remote, found)
         return found
 
     def of_endpoint(self, index: int) -> int:
@@ -120,18 +135,45 @@ class Cards:
         hits.sort(key=lambda card: (card.name.lower() != text, not card.name.lower().startswith(text), card.id))
         return [{"id": card.id, "name": card.name, "group": card.group} for card in hits[:most]]
 
+    def _number_of(self, end: flow_pb2.Endpoint) -> int:
+        if not end.pod_name and end.identity >= RESERVED and end.identity in self._workloads:
+            return self._workloads[end.identity]
+        return self.number(card_of(end), telling_labels(end))
+
+    def _note_hosts(self, rows: Rows, side: str, hosts: Bools, numbers: U32) -> None:
+        high, low = rows[f"{side}_ip_hi"][hosts], rows[f"{side}_ip_lo"][hosts]
+        for address in np.unique(np.stack([high, low, numbers[hosts].astype(np.uint64)], axis=1), axis=0).tolist():
+            is_loopback = not address[0] and (address[1] <= 1 or address[1] >> 24 == 127)
+            if not is_loopback and len(self._hosts) < MOST_ADDRESSES:
+                self._hosts[address[0], address[1]] = address[2]
+
+    def _named_hosts(self, rows: Rows, side: str, remote: Bools, numbers: U32) -> U32:
+        """The cards of hosts that other hosts saw, as far as they have told their addresses."""
+        ends = np.stack([rows[f"{side}_ip_hi"][remote], rows[f"{side}_ip_lo"][remote]], axis=1)
+        addresses, place = np.unique(ends, axis=0, return_inverse=True)
+        known = np.array([self._hosts.get((high, low), -1) for high, low in addresses.tolist()], np.int64)[
+            place.ravel()
+        ]
+        found = numbers.copy()
+        found[remote] = np.where(known >= 0, known, found[remote])
+        return found
+
     def _learn(self) -> None:
         tables = self._tables
         if self._generation != tables.generation:
             self._generation = tables.generation
             self._by_endpoint = self._by_names = self._by_node = np.zeros(0, np.uint32)
-            self._worldly = self._is_host = np.zeros(0, np.bool_)
+            self._worldly = self._is_host = self._is_remote = np.zeros(0, np.bool_)
         if fresh := tables.endpoints.values[len(self._by_endpoint) :]:
             ends = [flow_pb2.Endpoint.FromString(encoded or b"") for encoded in fresh]
-            numbers = [self.number(card_of(end), telling_labels(end)) for end in ends]
+            for end in ends:
+                if end.pod_name and len(self._workloads) < MOST_CARDS:
+                    self._workloads[end.identity] = self.number(card_of(end), telling_labels(end))
+            numbers = [self._number_of(end) for end in ends]
             self._by_endpoint = np.concatenate([self._by_endpoint, np.array(numbers, np.uint32)])
             self._worldly = np.concatenate([self._worldly, np.array([is_world(end) for end in ends])])
             self._is_host = np.concatenate([self._is_host, np.array([end.identity == HOST for end in ends])])
+            self._is_remote = np.concatenate([self._is_remote, np.array([end.identity == REMOTE_NODE for end in ends])])
         if new_names := tables.names.values[len(self._by_names) :]:
             numbers = [self.number(dns_card(names[0])) if names else 0 for names in new_names]
             self._by_names = np.concatenate([self._by_names, np.array(numbers, np.uint32)])

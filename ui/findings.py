@@ -115,5 +115,6 @@ def card_filter(card: Card, side: str) -> str:
     if card.kind == "dns":
         return f"--{side}-fqdn {quoted(card.name)}"
     if card.kind == "node":
-        return f"--{side}-identity host"
+        # Its own observer calls it host, others call it remote-node.
+        return f"--{side}-identity host --{side}-identity remote-node"
     return f"--{side}-pod {quoted(card.id)}" if card.group.startswith("ns/") else ""

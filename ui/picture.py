@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.row import L4
-from ui.cards import NODES, OUTSIDE, Card, Cards
+from ui.cards import Card, Cards
 from ui.facts import BINS
 from ui.rollup import Count, Totals, percentiles
 
@@ -102,7 +102,7 @@ def compare(now: Picture, before: Picture) -> Picture:
 
 
 def group_name(group: str) -> str:
-    return group[3:] if group.startswith("ns/") else {NODES: "nodes", OUTSIDE: "outside the cluster"}.get(group, group)
+    return group[3:] if group.startswith("ns/") else group
 
 
 def _islands(picture: Picture, used: list[Card], openness: Openness) -> dict[str, str]:

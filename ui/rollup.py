@@ -36,6 +36,7 @@ MOST_ARROWS: Final = 60_000
 """Distinct arrows; flows of more of them are counted on the arrow without port between the same cards."""
 EPHEMERAL: Final = 32_768
 """First port that Linux gives to the end that opens a connection (ip_local_port_range)."""
+WITH_PORTS: Final = (L4.TCP, L4.UDP, L4.SCTP)
 CHUNK: Final = 65_536
 MOST_PIECES: Final = 8
 """Pieces of one second, before they are joined."""
@@ -249,7 +250,7 @@ class Rollup:
 
     def _columns(self, rows: Rows) -> list[npt.NDArray[np.bool_]]:
         """What each row adds to each Count, in its order."""
-        verdict, flags, reply = rows["verdict"], rows["tcp_flags"], rows["is_reply"] == Reply.TRUE
+        verdict, flags, reply = rows["verdict"], rows["tcp_flags"], answers(rows)
         facts, _ = self._facts.of(rows)
         opens = (flags & (TcpFlag.SYN | TcpFlag.ACK)) == TcpFlag.SYN
         return [
@@ -279,17 +280,26 @@ class Rollup:
 
 def arrow_keys(rows: Rows, cards: Cards) -> U64:
     """source << 44 | target << 24 | layer 4 << 16 | port, in the direction in which connections are opened."""
-    with_ports = np.isin(rows["l4"], (L4.TCP, L4.UDP, L4.SCTP))
-    # Dropped packets do not say whether they are answers; a low port facing an ephemeral one tells.
-    guessed = (
-        (rows["is_reply"] == Reply.ABSENT) & (rows["sport"] < EPHEMERAL) & (rows["dport"] >= EPHEMERAL) & with_ports
-    )
-    back = (rows["is_reply"] == Reply.TRUE) | guessed
+    with_ports, back = np.isin(rows["l4"], WITH_PORTS), answers(rows)
     ends = cards.of(rows, "src").astype(np.uint64), cards.of(rows, "dst").astype(np.uint64)
     source, target = np.where(back, ends[1], ends[0]), np.where(back, ends[0], ends[1])
     port = np.where(with_ports, np.where(back, rows["sport"], rows["dport"]), 0).astype(np.uint64)
     keys: U64 = source << np.uint64(44) | target << np.uint64(24) | rows["l4"].astype(np.uint64) << np.uint64(16) | port
     return keys
+
+
+def answers(rows: Rows) -> npt.NDArray[np.bool_]:
+    """Which rows go towards the end that opened the connection.
+
+    Dropped packets do not say, nor do those that hosts send and get by themselves, without a table of connections: then
+    a SYN without or with ACK tells, or a low port that faces an ephemeral one.
+    """
+    unsaid = rows["is_reply"] == Reply.ABSENT
+    flags = rows["tcp_flags"] & (TcpFlag.SYN | TcpFlag.ACK)
+    low_to_high = (rows["sport"] < EPHEMERAL) & (rows["dport"] >= EPHEMERAL) & np.isin(rows["l4"], WITH_PORTS)
+    guessed = unsaid & (flags != TcpFlag.SYN) & (low_to_high | (flags == (TcpFlag.SYN | TcpFlag.ACK)))
+    found: npt.NDArray[np.bool_] = (rows["is_reply"] == Reply.TRUE) | guessed
+    return found
 
 
 def _joined(pieces: list[Piece]) -> Piece:

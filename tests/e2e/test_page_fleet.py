@@ -10,7 +10,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from tests.support.browser import chromium
-from tests.support.page import Looker, fleet_ui, free_port
+from tests.support.page import Looker, fleet_ui, free_port, wait_for
 
 pytestmark = pytest.mark.browser
 
@@ -39,6 +39,15 @@ OVERLAPS = """(() => {
   return boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) =>
     a.left < b.right - 2 && b.left < a.right - 2 && a.top < b.bottom - 2 && b.top < a.bottom - 2)).length;
 })()"""
+
+
+PINNED = """
+const [address, card, done] = arguments;
+const socket = new WebSocket(address);
+socket.onopen = () => socket.send(JSON.stringify({type: 'subscribe'}));
+socket.onmessage = ({data}) => { if (JSON.parse(data).layout?.pinned?.includes(card)) { socket.close(); done(true); } };
+"""
+"""Until the server tells other pages that a card is pinned."""
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +107,7 @@ def test_a_card_can_be_moved_stays_there_and_arrows_go_around_it(page: Looker) -
     ActionChains(page.driver).drag_and_drop_by_offset(card, 60, 50).perform()
     page.until("document.querySelector(\"[data-card='shop/payment']\").classList.contains('pinned')")
     moved = page.places()
-    time.sleep(0.4)
+    page.driver.execute_async_script(PINNED, page.address.replace("http", "ws") + "api/live", "shop/payment")
     page.open()
     assert page.places() == moved
     assert page.js("document.querySelector(\"[data-card='shop/payment']\").classList.contains('pinned')")
@@ -176,11 +185,15 @@ def test_suggestions_are_filters_and_values_that_were_seen(page: Looker) -> None
 def test_the_table_pauses_without_losing_and_scrolls_into_the_past(page: Looker) -> None:
     page.open()
     page.click("#pause")
-    time.sleep(0.5)
+
+    def stands_still() -> bool:
+        newest = page.cells("time")[0]
+        time.sleep(1)  # hundreds of flows come in meanwhile; some may have been on their way when it was paused
+        return page.cells("time")[0] == newest
+
+    wait_for(stands_still)
     newest = page.cells("time")[0]
     held = page.js("document.querySelector('flow-table').length")
-    time.sleep(1)
-    assert page.cells("time")[0] == newest
     assert page.js("document.querySelectorAll('flow-table .row').length") < 60
     page.js("document.querySelector('flow-table .scroll').scrollTop = 1e6")
     page.until(f"document.querySelector('flow-table').length >= {held} + 200")
@@ -351,6 +364,26 @@ def test_script_in_every_name_is_shown_as_text(page: Looker) -> None:
         assert looker.js("window.pwned") is None
         assert looker.js("document.querySelectorAll('img').length") == 1
         assert [error for error in looker.errors() if "Content Security" in error] == []
+
+
+def test_hosts_without_namespaces_land_on_hosts_and_the_world(page: Looker) -> None:
+    with fleet_ui("--hosts", "--history-s", "30") as (address, _):
+        looker = Looker(page.driver, address)
+        looker.open()
+        islands = looker.js("[...document.querySelectorAll('.island .name')].map((one) => one.textContent.trim())")
+        assert sorted(one.split(" ")[1] for one in islands) == ["nodes", "outside"], islands
+        names = set(looker.places())
+        assert {"dns:packages.example", "dns:time.example", "reserved:world"} < names
+        hosts = sorted(name for name in names if name.startswith("node:"))
+        assert hosts
+        looker.event(f"[data-card='{hosts[0]}']", "click")
+        looker.until("!document.querySelector('detail-panel').hidden")
+        looker.click("detail-panel .small")
+        looker.until("location.search.includes('identity+host+--identity+remote-node')")
+        looker.until("document.querySelectorAll('flow-table .row').length")
+        looker.open("?view=findings")
+        looker.until("document.querySelector('findings-list').textContent.includes('Dropped: Policy denied')")
+        assert "SYN without answer" not in looker.text("findings-list")
 
 
 def test_a_fleet_of_a_thousand_services_is_drawn_by_island(page: Looker) -> None:

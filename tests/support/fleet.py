@@ -85,6 +85,13 @@ ARROWS: Final[tuple[tuple[str, str, int, float, dict[str, Any]], ...]] = (
     ("host", "shop/frontend", 8080, 0.5, {}),
     ("shop/cart", "data/postgres", 5432, 0, {"before": 1.5}),
 )
+HOSTS: Final[tuple[tuple[str, str, int, float, dict[str, Any]], ...]] = (
+    ("host", "world:packages.example", 443, 2, {}),
+    ("host", "world:time.example", 123, 0.5, {"l4": L4.UDP}),
+    ("world", "host", 22, 1, {}),
+    ("world", "host", 9999, 0.5, {"dropped": 1.0}),
+)
+"""What hosts without namespaces do."""
 ROUTES: Final = ("/", "/api/cart/42", "/api/products?page=2", "/api/checkout", "/static/app.js", "/healthz")
 KINDS: Final = {"data": "StatefulSet", "kube-system": "Deployment"}
 
@@ -123,10 +130,18 @@ class Fleet:
 
     @classmethod
     def shop(cls, tables: Tables) -> Fleet:
-        names = list(dict.fromkeys(name for arrow in ARROWS for name in arrow[:2]))
+        return cls._told(tables, ARROWS)
+
+    @classmethod
+    def hosts(cls, tables: Tables) -> Fleet:
+        return cls._told(tables, HOSTS)
+
+    @classmethod
+    def _told(cls, tables: Tables, told: Sequence[tuple[str, str, int, float, dict[str, Any]]]) -> Fleet:
+        names = list(dict.fromkeys(name for arrow in told for name in arrow[:2]))
         number = {name: index for index, name in enumerate(names)}
         arrows = [
-            Arrow(number[source], number[target], port, share, **more) for source, target, port, share, more in ARROWS
+            Arrow(number[source], number[target], port, share, **more) for source, target, port, share, more in told
         ]
         return cls(tables, names, arrows)
 
@@ -324,15 +339,15 @@ async def replay(hub: Hub, fleet: Fleet, per_second: int, lap_s: float = 2.0, ba
 
 
 async def serve(
-    config: UiConfig, encoded: bool, hostile: bool, services: int, edges: int, per_second: int, history_s: float
+    config: UiConfig, encoded: bool, kind: str, services: int, edges: int, per_second: int, history_s: float
 ) -> None:
     """The dashboard over a fleet, until it is killed."""
     from ui import main
 
     async def instead_of_a_relay(channel: object, hub: Hub, history: int) -> None:
         tables = hub.ring.tables
-        fleet = Fleet.large(tables, services, edges) if services else Fleet.shop(tables)
-        fleet = Fleet.hostile(tables) if hostile else fleet
+        small = {"shop": Fleet.shop, "hosts": Fleet.hosts, "hostile": Fleet.hostile}[kind]
+        fleet = Fleet.large(tables, services, edges) if services else small(tables)
         if encoded:
             await replay(hub, fleet, per_second)
         await talk(hub, fleet, per_second, asyncio.Event(), history_s)
@@ -350,7 +365,10 @@ if __name__ == "__main__":
     words.add_argument("--per-second", type=int, default=300)
     words.add_argument("--history-s", type=float, default=240)
     words.add_argument("--flows", type=int, default=262_143)
-    words.add_argument("--hostile", action="store_true", help="script in every name")
+    kinds = words.add_mutually_exclusive_group()
+    kinds.add_argument("--hostile", dest="kind", action="store_const", const="hostile", help="script in every name")
+    kinds.add_argument("--hosts", dest="kind", action="store_const", const="hosts", help="hosts without namespaces")
+    words.set_defaults(kind="shop")
     words.add_argument("--encoded", action="store_true", help="feed batches made before, as a relay sends them")
     words.add_argument("--token", default="")
     words.add_argument("--base-path", default="")
@@ -360,7 +378,7 @@ if __name__ == "__main__":
         serve(
             config,
             given.encoded,
-            given.hostile,
+            given.kind,
             given.services,
             given.edges,
             given.per_second,

@@ -19,7 +19,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 ROOT = Path(__file__).parents[2]
-WAIT_S = 20
+WAIT_S = 60
+"""Long: what is waited for comes at once on a quiet machine, and tests share theirs with others."""
 
 
 def free_port() -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -76,23 +76,32 @@ SCENES: Final[dict[str, Callable[[Looker], None]]] = {
 
 def take(folder: Path, scenes: tuple[str, ...] = tuple(SCENES)) -> list[Path]:
     """Write the pictures; gives their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     taken = []
-    for size, (width, height, mobile) in SIZES.items():
-        with fleet_ui() as (address, _), chromium(width, height) as driver:
-            device = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
-            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
-            page = Looker(driver, address)
-            page.open()
-            for theme in THEMES:
-                page.js(f"localStorage.setItem('flowscope-theme', '{theme}')")
-                for scene in scenes:
-                    SCENES[scene](page)
-                    page.until(SETTLED)
-                    time.sleep(1.5)  # words find their places, colours fade
-                    path = folder / f"{scene}-{theme}-{size}.png"
-                    driver.save_screenshot(str(path))
-                    taken.append(path)
+    for size in SIZES:
+        with fleet_ui() as (address, _):
+            taken += take_all(address, {name: SCENES[name] for name in scenes}, size, folder)
+    return taken
+
+
+def take_all(address: str, scenes: Mapping[str, Callable[[Looker], None]], size: str, folder: Path) -> list[Path]:
+    """The scenes of one dashboard in one size, dark and light."""
+    folder.mkdir(parents=True, exist_ok=True)
+    width, height, mobile = SIZES[size]
+    taken = []
+    with chromium(width, height) as driver:
+        device = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
+        page = Looker(driver, address)
+        page.open()
+        for theme in THEMES:
+            page.js(f"localStorage.setItem('flowscope-theme', '{theme}')")
+            for name, scene in scenes.items():
+                scene(page)
+                page.until(SETTLED)
+                time.sleep(1.5)  # words find their places, colours fade
+                path = folder / f"{name}-{theme}-{size}.png"
+                driver.save_screenshot(str(path))
+                taken.append(path)
     return taken
 
 

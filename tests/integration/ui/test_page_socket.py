@@ -36,7 +36,7 @@ class Browser:
         self.page.message(json.dumps({"type": "subscribe", **fields}))
 
     async def until(self, true: Callable[[], Any]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not true():
                 await asyncio.sleep(0.02)
 

@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 
-from model.row import Bit, Reply
+from model.row import Bit, Reply, TcpFlag
+from model.tables import Node
 from proto.flow import flow_pb2
 from tests.support.ui_flows import SYN, Shop
 from ui.cards import NODES, OUTSIDE, Cards, card_of
 from ui.facts import bin_ms, latency_bin
 from ui.picture import FEW_CARDS, MANY_CARDS, Openness, Picture, compare
 from ui.query import parse_query
+from ui.views import VIEWS
+
+ACK = int(TcpFlag.ACK)
 
 
 def drawn(shop: Shop, openness: Openness | None = None, text: str = "", window_s: float = 60) -> Picture:
@@ -49,6 +53,48 @@ def test_an_answer_counts_on_the_arrow_of_its_connection() -> None:
     (edge,) = drawn(shop, window_s=2).edges.values()
     assert (edge["source"], edge["target"]) == ("shop/client-0", "shop/cart-0")
     assert edge["ports"] == [{"port": 80, "l4": "TCP", "l7": "", "rate": 1.0, "drop": 0.0}]
+
+
+def test_what_a_proxy_sends_for_a_pod_is_on_the_pod_s_card() -> None:
+    shop = Shop()
+    client, dns = shop.pod("client"), shop.pod("dns")
+    sent, stranger = shop.end(identity=306), shop.end(identity=999)
+    shop.add_now(shop.row(sent, dns, dport=53), shop.row(client, dns, dport=53), shop.row(stranger, dns, dport=53))
+    assert set(drawn(shop).cards) == {"shop/client-0", "shop/dns-0", "identity:999"}
+
+
+def between_hosts(shop: Shop) -> None:
+    """A connection of two hosts as each saw it: what it sends and gets, without a table of connections."""
+    there = shop.tables.nodes.intern(Node("other", (), 0xABC))
+    host, remote = shop.end(identity=1, labels=["reserved:host"]), shop.end(identity=6, labels=["reserved:remote-node"])
+    ends = {"src_ip_lo": 0xC6336401, "dst_ip_lo": 0xC6336402}
+    back = {"src_ip_lo": 0xC6336402, "dst_ip_lo": 0xC6336401, "tcp_flags": SYN | ACK}
+    unsaid = {"is_reply": Reply.ABSENT}
+    shop.add_now(
+        *(shop.row(remote, host, node=there, tcp_flags=SYN, **ends, **unsaid) for _ in range(4)),
+        *(shop.row(host, remote, 80, 40000, node=there, **back, **unsaid) for _ in range(4)),
+    )
+    shop.hub.catch_up()
+    shop.add_now(
+        *(shop.row(host, remote, tcp_flags=SYN, **ends, **unsaid) for _ in range(4)),
+        *(shop.row(remote, host, 80, 40000, **back, **unsaid) for _ in range(4)),
+    )
+
+
+def test_hosts_alone_are_drawn_with_the_names_that_they_have_for_themselves() -> None:
+    shop = Shop()
+    between_hosts(shop)
+    picture = drawn(shop)
+    assert list(picture.islands) == [NODES]
+    # What came before the other host was heard of stays with those that nobody has named.
+    assert set(picture.cards) == {"node:kind-worker", "node:other", "reserved:remote-node"}
+    assert "node:kind-worker>node:other" in picture.edges
+
+
+def test_hosts_that_answer_are_no_finding_though_nothing_says_what_is_an_answer() -> None:
+    shop = Shop()
+    between_hosts(shop)
+    assert VIEWS["findings"](shop.hub, parse_query(""), shop.hub.live_span(60)) == []
 
 
 def test_a_dropped_answer_without_direction_points_from_the_ephemeral_port() -> None:

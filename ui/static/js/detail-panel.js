@@ -136,7 +136,8 @@ export function cardFilter(card, side = "") {
   if (card.id.startsWith("reserved:")) return `${flag("identity")} ${card.name}`;
   if (card.id.startsWith("identity:")) return `${flag("identity")} ${card.id.slice(9)}`;
   if (card.kind === "dns") return `${flag("fqdn")} ${quoted(card.name)}`;
-  if (card.kind === "node") return `${flag("identity")} host`;
+  // Its own observer calls it host, others call it remote-node.
+  if (card.kind === "node") return `${flag("identity")} host ${flag("identity")} remote-node`;
   return card.group.startsWith("ns/") ? `${flag("pod")} ${quoted(card.id)}` : "";
 }
 

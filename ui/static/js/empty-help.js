@@ -12,7 +12,7 @@ export class EmptyHelp extends HTMLElement {
     const age = state?.newest ? Math.round(Date.now() / 1000 - state.newest / 1e6) : null;
     const head = state?.state !== "live" ? state?.text ?? "Connecting." : !all && live ? "No flows yet." : all ? "No flow passes the filter." : "No flows in this span.";
     const hint = state?.state !== "live" ? "Flows appear when the relay is back; nothing needs to be done here."
-      : !all && live ? (age ? `The newest flow is ${count(age)} s old. Is there traffic, and do the nodes run an observer? See Health.` : "Is there traffic, and do the nodes run an observer? See Health.")
+      : !all && live ? (age ? `The newest flow is ${count(age)} s old. Is there traffic, and do the nodes run an observer? See Health.` : "Is there traffic, and do the nodes run an observer? See Health. What hosts without pods send and get is reported by agents with --aggregation none only.")
       : rest.length ? "Take away the condition that leaves none." : "Go back to live, or choose a span with bars in it.";
     this.replaceChildren(html("h3", {}, head), html("p", {}, hint));
     if (filter && stages.length > 1) {
