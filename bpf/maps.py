@@ -357,6 +357,7 @@ DROP_FILES: Final = {
     231: "errors.h",
     232: "tail_host_policy.bpf.c",
     233: "host_policy.h",
+    234: "crc32c.h",
 }
 """Names of the `file` number in drop events of our own programs (include/drops.h)."""
 

@@ -263,6 +263,7 @@ DROP_FILES: Final[dict[int, str]] = {
     229: "proxy.h",
     230: "tail_errors.bpf.c",
     231: "errors.h",
+    234: "crc32c.h",
     225: "services.h",
     226: "rewrite.h",
     227: "nat.h",

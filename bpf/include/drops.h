@@ -15,7 +15,7 @@ enum drop_reason {
 	DROP_NO_TUNNEL_KEY = 147,
 	DROP_STALE_OR_UNROUTABLE = 151,
 	DROP_CSUM_L3 = 153,
-	DROP_CSUM_L4 = 154,		/* or a port that cannot be changed: SCTP */
+	DROP_CSUM_L4 = 154,		/* or a port that cannot be changed: of SCTP in fragments */
 	DROP_CT_CREATE_FAILED = 155,
 	DROP_INVALID_EXTENSION_HEADER = 156,
 	DROP_NO_BACKEND = 158,		/* of a service; or a port that the service's address does not have */
@@ -65,6 +65,7 @@ enum drop_file {
 	FILE_ERRORS_HEADER = 231,
 	FILE_TAIL_HOST_POLICY = 232,
 	FILE_HOST_POLICY = 233,
+	FILE_CRC32C = 234,
 };
 
 /* Folded to a constant by the compiler; a file that is missing here shows as unknown. */
@@ -82,6 +83,7 @@ enum drop_file {
 	FILE_IS("tail_service.bpf.c") ? FILE_SERVICE : \
 	FILE_IS("tail_errors.bpf.c") ? FILE_ERRORS : \
 	FILE_IS("errors.h") ? FILE_ERRORS_HEADER : \
+	FILE_IS("crc32c.h") ? FILE_CRC32C : \
 	FILE_IS("packet.h") ? FILE_PACKET : \
 	FILE_IS("conntrack.h") ? FILE_CONNTRACK : \
 	FILE_IS("forward.h") ? FILE_FORWARD : \

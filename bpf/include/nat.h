@@ -36,7 +36,7 @@ static __always_inline struct nat_key nat_key_of(const struct packet *pkt, __u8 
 
 static __always_inline bool nat_can_translate(const struct packet *pkt)
 {
-	return pkt->protocol == IPPROTO_TCP || pkt->protocol == IPPROTO_UDP || is_echo(pkt);
+	return pkt->protocol == IPPROTO_TCP || pkt->protocol == IPPROTO_UDP || pkt->protocol == IPPROTO_SCTP || is_echo(pkt);
 }
 
 static __always_inline enum counted_map nat_counted(__u8 family)

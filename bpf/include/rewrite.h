@@ -2,7 +2,7 @@
 #ifndef FLOWSCOPE_REWRITE_H
 #define FLOWSCOPE_REWRITE_H
 
-#include "packet.h"
+#include "crc32c.h"
 
 enum side {
 	SIDE_SOURCE,
@@ -93,19 +93,22 @@ static __always_inline bool is_echo(const struct packet *pkt)
 static __always_inline int rewrite_port(struct __sk_buff *skb, struct packet *pkt, enum side side, __be16 to)
 {
 	__u32 at = pkt->l4_offset + (is_echo(pkt) ? 4 : side == SIDE_SOURCE ? 0 : 2), check;
-	__be16 *held = side == SIDE_SOURCE ? &pkt->sport : &pkt->dport, from;
+	enum side held = side;
+	__be16 from;
 
-	if (is_echo(pkt) && !*held)
-		held = side == SIDE_SOURCE ? &pkt->dport : &pkt->sport;
-	from = *held;
+	if (is_echo(pkt) && !(side == SIDE_SOURCE ? pkt->sport : pkt->dport))
+		held = side == SIDE_SOURCE ? SIDE_DESTINATION : SIDE_SOURCE;
+	from = held == SIDE_SOURCE ? pkt->sport : pkt->dport;
 	if (from == to)
 		return 0;
-	*held = to;
+	if (held == SIDE_SOURCE)
+		pkt->sport = to;
+	else
+		pkt->dport = to;
 	if (pkt->no_ports)
 		return 0;
-	/* The CRC of SCTP covers the ports, and the whole packet. */
 	if (pkt->protocol == IPPROTO_SCTP)
-		return DROP(pkt, DROP_CSUM_L4, 0);
+		return rewrite_sctp_port(skb, pkt, side == SIDE_DESTINATION, to);
 	check = pkt->protocol == IPPROTO_ICMP ? 2 : checksum_over_addresses(pkt->protocol);
 	if (bpf_l4_csum_replace(skb, pkt->l4_offset + check, from, to, sizeof(to) | checksum_flags(pkt->protocol)))
 		return DROP(pkt, DROP_CSUM_L4, 0);

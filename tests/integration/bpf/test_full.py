@@ -143,7 +143,7 @@ def test_translation_that_lost_a_half_is_made_whole(tight: Bench) -> None:
 
 
 def test_packets_that_cannot_be_translated_are_dropped_for_their_reasons(tight: Bench) -> None:
-    assert tight.run(to_world(1, protocol=132, payload=bytes(32)), "to_netdev")[0] == SHOT
+    assert tight.run(to_world(1, protocol=47, payload=bytes(32)), "to_netdev")[0] == SHOT
     table = Map.pinned(tight.datapath.pin_dir / maps.NAT4)
     key, value = np.zeros(1, maps.NAT_KEY), np.zeros(1, maps.NAT_ENTRY)
     key["daddr"][0, :4], key["saddr"][0, :4] = list(NODE.packed), list(WORLD.packed)

@@ -265,10 +265,66 @@ def test_client_is_not_sent_to_another_node_without_an_address_to_speak_with(clu
         node.datapath.set_masquerade(IPv4Address(NODE["ipv4"]), IPv6Address(NODE["ipv6"]), [])
 
 
-def test_sctp_keeps_its_port_or_is_dropped(cluster: Cluster) -> None:
-    """Its checksum covers the whole packet, which programs do not read."""
+def sctp_checksum(packet: bytes) -> int:
+    """RFC 9260, appendix A, bit by bit."""
+    register = 0xFFFFFFFF
+    for byte in packet[:8] + bytes(4) + packet[12:]:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
+    return register ^ 0xFFFFFFFF
+
+
+def sctp(sport: int, dport: int, size: int) -> bytes:
+    packet = struct.pack("!HHII", sport, dport, 7, 0) + bytes(range(256)) * 6
+    packet = packet[: 12 + size]
+    return packet[:8] + sctp_checksum(packet).to_bytes(4, "little") + packet[12:]
+
+
+def receive(sock: socket.socket) -> tuple[tuple[int, int], str]:
+    """Ports and sender of an SCTP packet whose checksum must be right."""
+    packet, peer = sock.recvfrom(3000)
+    if sock.family == socket.AF_INET:
+        packet = packet[20:]
+    assert int.from_bytes(packet[8:12], "little") == sctp_checksum(packet)
+    return (int.from_bytes(packet[:2], "big"), int.from_bytes(packet[2:4], "big")), str(peer[0])
+
+
+@VERSIONS
+@pytest.mark.parametrize("where", ["server", "far"])
+def test_sctp_gets_another_port_and_the_checksum_of_it(cluster: Cluster, version: str, where: str) -> None:
+    backend: Pod = getattr(cluster, where)
+    cluster.near.datapath.sync_services([service(version, backend, protocol=132)])
+    with (
+        open_socket(cluster.net.name, socket.SOCK_RAW, OUTSIDE[version], protocol=132) as client,
+        open_socket(backend.netns, socket.SOCK_RAW, ANY[version], protocol=132) as server,
+    ):
+        for size in (8, 21, 1300):
+            client.sendto(sctp(5000, 30080, size), (NODE[version], 0))
+            (asker, asked), peer = receive(server)
+            assert asked == 8080
+            server.sendto(sctp(asked, asker, size), (peer, 0))
+            assert receive(client) == ((30080, 5000), NODE[version])
+    assert not [event for event in cluster.log.collect() if event.type == 1]
+
+
+@VERSIONS
+def test_pods_sctp_leaves_with_the_nodes_address(cluster: Cluster, version: str) -> None:
+    with (
+        open_socket(cluster.client.netns, socket.SOCK_RAW, ANY[version], protocol=132) as client,
+        open_socket(cluster.net.name, socket.SOCK_RAW, WORLD[version], protocol=132) as server,
+    ):
+        client.sendto(sctp(40000, 3868, 100), (WORLD[version], 0))
+        (asker, asked), peer = receive(server)
+        assert (asked, peer) == (3868, NODE[version])
+        server.sendto(sctp(asked, asker, 100), (peer, 0))
+        assert receive(client) == ((3868, 40000), WORLD[version])
+
+
+def test_sctp_in_fragments_is_dropped(cluster: Cluster) -> None:
+    """Its checksum covers what comes in other packets."""
     cluster.near.datapath.sync_services([service("ipv4", cluster.server, protocol=132)])
-    packet = ipv4_packet(OUTSIDE["ipv4"], NODE["ipv4"], struct.pack("!HHII", 5000, 30080, 0, 0), 132)
+    packet = ipv4_packet(OUTSIDE["ipv4"], NODE["ipv4"], sctp(5000, 30080, 12), 132, fragment=0x2000)
     with open_socket(cluster.net.name, socket.SOCK_RAW, protocol=socket.IPPROTO_RAW) as sock:
         sock.sendto(packet, (NODE["ipv4"], 0))
     assert dropped(cluster) == ["drop 154"]
