@@ -21,8 +21,20 @@ _UNCOUNTED: Final = frozenset({2, 3, 4, 6, 12, 27})
 """Types that have all their entries from the beginning, or none to read: arrays of all sorts and the ring buffer."""
 _EVICTING: Final = frozenset({9, 10})
 """Types that are least-recently-used."""
-_COUNTED: Final = (maps.CT4_TCP, maps.CT4_ANY, maps.CT6_TCP, maps.CT6_ANY, maps.NAT4, maps.NAT6)
+_COUNTED: Final = {
+    maps.CT4_TCP: 0,
+    maps.CT4_ANY: 1,
+    maps.CT6_TCP: 2,
+    maps.CT6_ANY: 3,
+    maps.NAT4: 4,
+    maps.NAT6: 5,
+    maps.LB4_AFFINITY: 12,
+    maps.LB6_AFFINITY: 13,
+    maps.FRAGMENTS: 14,
+}
 """As in enum counted_map of include/layouts.h."""
+_REMOVED: Final = 6
+"""So much behind stands what user space has removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +71,7 @@ def census(pin_dir: Path) -> list[MapUse]:
 
 
 def evictions(pin_dir: Path) -> dict[str, int]:
-    """Entries that connection tracking and translation had to give up, by map: made, not removed, and not there.
+    """Entries that full maps had to give up, by map: made, not removed, and not there.
 
     What they count meanwhile is off by what happens meanwhile. Empty when nobody counts there.
     """
@@ -68,8 +80,10 @@ def evictions(pin_dir: Path) -> dict[str, int]:
     inserts = Map.pinned(pin_dir / maps.INSERTS)
     try:
         found = {}
-        for index, name in enumerate(_COUNTED):
-            made, removed = _total(inserts, index), _total(inserts, index + len(_COUNTED))
+        for name, index in _COUNTED.items():
+            if index + _REMOVED >= inserts.max_entries:
+                continue  # made by an earlier version, which counted less
+            made, removed = _total(inserts, index), _total(inserts, index + _REMOVED)
             table = Map.pinned(pin_dir / name)
             try:
                 found[name] = max(0, made - removed - table.count())
@@ -82,8 +96,11 @@ def evictions(pin_dir: Path) -> dict[str, int]:
 
 def note_removed(inserts: Map, name: str, count: int) -> None:
     """Say that `count` entries of a map have not been thrown out but were removed."""
-    key = (_COUNTED.index(name) + len(_COUNTED)).to_bytes(4, "little")
-    per_cpu = np.frombuffer(inserts.lookup(key) or b"", "<u8").copy()
+    key = (_COUNTED[name] + _REMOVED).to_bytes(4, "little")
+    found = inserts.lookup(key)
+    if found is None:
+        return
+    per_cpu = np.frombuffer(found, "<u8").copy()
     per_cpu[0] += count
     inserts.update(key, per_cpu.tobytes())
 

@@ -166,13 +166,13 @@ backend_for_node(struct bpf_sock_addr *ctx, const struct packet *pkt, const stru
 	if (!service->count)
 		return 0;
 	if (!(service->flags & SERVICE_AFFINITY))
-		return random_backend(pkt, service, scope);
+		return backend_at(pkt, service, scope, bpf_get_prandom_u32());
 	cookie = bpf_get_netns_cookie(ctx);
 	client.client.ip6[0] = cookie;
 	client.client.ip6[1] = cookie >> 32;
 	id = affine_backend(client, pkt->family, service);
 	if (!id)
-		id = random_backend(pkt, service, scope);
+		id = backend_at(pkt, service, scope, bpf_get_prandom_u32());
 	if (id)
 		remember_affinity(client, pkt->family, id);
 	return id;

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from bpf import maps
+from bpf.census import note_removed
 from bpf.handles import Map, MapType
 from bpf.libbpf import BpfError
 from bpf.maglev import MAGLEV_SIZE, maglev_table
@@ -150,7 +151,9 @@ class ServiceMaps:
             keys, values = table.dump()
             indices = keys.view(maps.AFFINITY_KEY)[:, 0]["rev_nat_index_be"].astype(np.int64)
             last = values.view(maps.AFFINITY_VALUE)[:, 0]["last_used_s"].astype(np.int64)
-            removed += table.delete_many(keys[last + timeouts[indices] < now_s])
+            gone = table.delete_many(keys[last + timeouts[indices] < now_s])
+            note_removed(self._maps[maps.INSERTS], name, gone)
+            removed += gone
         return removed
 
     def _map(self, name: str) -> Map:

@@ -2,12 +2,14 @@
  *
  * Tail call through cilium_calls from the programs that found the service, so that packets to anything else pay for
  * one lookup and nothing more. The backend of a connection stays the same while it exists: the entry with CT_SERVICE
- * remembers it. New connections get one at random, by the client's affinity, or (from outside, if the service says so)
- * by a Maglev table.
+ * remembers it. New connections get one by a number that stands for them, by the client's affinity, or (from outside,
+ * if the service says so) by a Maglev table. So a connection whose entry had to give way in a full map finds its
+ * backend again, if the service still has the same ones.
  */
 #include "backends.h"
 #include "events.h"
 #include "forward.h"
+#include "hash.h"
 #include "nat.h"
 #include "reject.h"
 #include "services.h"
@@ -20,14 +22,9 @@ static __always_inline struct affinity_key client_of(const struct packet *pkt, c
 	return (struct affinity_key){ .client = pkt->saddr, .rev_nat_index_be = service->rev_nat_index_be };
 }
 
-/* Multiply and fold, after MurmurHash3. */
-static __always_inline __u32 mix(__u32 hash, __u32 word)
+static __always_inline __u32 hash_client(const struct packet *pkt)
 {
-	word *= 0xCC9E2D51;
-	word = word << 15 | word >> 17;
-	hash ^= word * 0x1B873593;
-	hash = hash << 13 | hash >> 19;
-	return hash * 5 + 0xE6546B64;
+	return mix_address(mix(pkt->sport << 16 | pkt->dport, pkt->protocol), &pkt->saddr);
 }
 
 /* The backend that every node would choose for this client's port; 0: there is no table. */
@@ -35,7 +32,7 @@ static __always_inline __u32 maglev_backend(const struct packet *pkt, const stru
 {
 	__u16 index_be = service->rev_nat_index_be;
 	void *table = bpf_map_lookup_elem(&cilium_lb4_maglev, &index_be);
-	__u32 zero = 0, hash = pkt->sport << 16 | pkt->dport;
+	__u32 zero = 0, hash = hash_client(pkt);
 	const __u32 *ids;
 
 	if (!table)
@@ -43,8 +40,6 @@ static __always_inline __u32 maglev_backend(const struct packet *pkt, const stru
 	ids = bpf_map_lookup_elem(table, &zero);
 	if (!ids)
 		return 0;
-	hash = mix(mix(mix(mix(mix(hash, pkt->protocol), pkt->saddr.ip6[0]), pkt->saddr.ip6[1]), pkt->saddr.ip6[2]),
-		   pkt->saddr.ip6[3]);
 	hash %= MAGLEV_SIZE;
 	/* The verifier does not know what a remainder is. */
 	asm volatile("" : "+r"(hash));
@@ -64,7 +59,7 @@ new_backend(const struct packet *pkt, const struct lb_service *service, __u8 sco
 	if (!id && caller == CALLER_NETDEV && service->target >> ALGORITHM_SHIFT == ALGORITHM_MAGLEV)
 		id = maglev_backend(pkt, service);
 	if (!id)
-		id = random_backend(pkt, service, scope);
+		id = backend_at(pkt, service, scope, finish(hash_client(pkt)));
 	return id;
 }
 

@@ -52,17 +52,23 @@ static __always_inline __u32 affine_backend(struct affinity_key client, __u8 fam
 
 static __always_inline void remember_affinity(struct affinity_key client, __u8 family, __u32 backend)
 {
+	enum counted_map counted = family == FAMILY_IPV4 ? COUNTED_AFFINITY4 : COUNTED_AFFINITY6;
 	struct affinity_value value = { .last_used_s = now_s(), .backend_id = backend };
+	struct affinity_value *known = bpf_map_lookup_elem(affinity_map(family), &client);
 
-	bpf_map_update_elem(affinity_map(family), &client, &value, BPF_ANY);
+	if (known)
+		*known = value;
+	else
+		insert(affinity_map(family), counted, &client, &value);
 }
 
+/* One of the service's backends, by any number. */
 static __always_inline __u32
-random_backend(const struct packet *pkt, const struct lb_service *service, __u8 scope)
+backend_at(const struct packet *pkt, const struct lb_service *service, __u8 scope, __u32 number)
 {
 	const struct lb_service *slot;
 
-	slot = service_slot(pkt, pkt->dport, pkt->protocol, scope, bpf_get_prandom_u32() % service->count + 1);
+	slot = service_slot(pkt, pkt->dport, pkt->protocol, scope, number % service->count + 1);
 	/* The last slots went away just now; the first is there while there are any. */
 	if (!slot)
 		slot = service_slot(pkt, pkt->dport, pkt->protocol, scope, 1);

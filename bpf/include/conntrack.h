@@ -7,6 +7,7 @@
 #ifndef FLOWSCOPE_CONNTRACK_H
 #define FLOWSCOPE_CONNTRACK_H
 
+#include "counting.h"
 #include "packet.h"
 
 #define CT_TCP_S		8000
@@ -43,29 +44,6 @@ static __always_inline void *ct_map(__u8 family, __u8 protocol)
 	if (family == FAMILY_IPV4)
 		return protocol == IPPROTO_TCP ? (void *)&cilium_ct4_global : (void *)&cilium_ct_any4_global;
 	return protocol == IPPROTO_TCP ? (void *)&cilium_ct6_global : (void *)&cilium_ct_any6_global;
-}
-
-/* Make an entry, and count it, so that a reader knows how many a full map has thrown out. Returns 0, -EEXIST or what else
- * the kernel says.
- */
-static __always_inline long insert_new(void *map, enum counted_map counted, const void *key, const void *value)
-{
-	long err = bpf_map_update_elem(map, key, value, BPF_NOEXIST);
-	__u64 *count;
-	__u32 index = counted;
-
-	count = err ? NULL : bpf_map_lookup_elem(&flowscope_inserts, &index);
-	if (count)
-		(*count)++;
-	return err;
-}
-
-/* The same, in the place of an older one if there is one. */
-static __always_inline long insert(void *map, enum counted_map counted, const void *key, const void *value)
-{
-	long err = insert_new(map, counted, key, value);
-
-	return err == -EEXIST ? bpf_map_update_elem(map, key, value, BPF_ANY) : err;
 }
 
 static __always_inline enum counted_map ct_counted(__u8 family, __u8 protocol)

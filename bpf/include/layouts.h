@@ -404,13 +404,17 @@ struct socket_config {			/* flowscope_sockets, one entry */
 _Static_assert(sizeof(struct socket_config) == 16, "layout known to sockets.py");
 
 enum counted_map {			/* index in flowscope_inserts: maps that throw entries out when they are full */
-	COUNTED_CT4_TCP,
+	COUNTED_REMOVED = 6,		/* so much behind stands what user space has removed */
+	COUNTED_CT4_TCP = 0,
 	COUNTED_CT4_ANY,
 	COUNTED_CT6_TCP,
 	COUNTED_CT6_ANY,
 	COUNTED_NAT4,
 	COUNTED_NAT6,
-	COUNTED_MAPS,
+	COUNTED_AFFINITY4 = 2 * COUNTED_REMOVED,
+	COUNTED_AFFINITY6,
+	COUNTED_FRAGMENTS,
+	COUNTED_MAPS = 4 * COUNTED_REMOVED,
 };
 
 struct fragment_key {			/* cilium_fragments: ports of a datagram, by its id */

@@ -113,10 +113,10 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } cilium_ct_any6_global SEC(".maps");
 
-/* Entries ever made, by enum counted_map; behind them, by the same, what user space has removed. */
+/* Entries ever made, by enum counted_map, and what user space has removed of them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 2 * COUNTED_MAPS);
+	__uint(max_entries, COUNTED_MAPS);
 	__type(key, __u32);
 	__type(value, __u64);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);

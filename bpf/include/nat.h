@@ -7,6 +7,7 @@
 #define FLOWSCOPE_NAT_H
 
 #include "conntrack.h"
+#include "hash.h"
 #include "rewrite.h"
 
 /* Below the ports that the node's own sockets get by themselves (ip_local_port_range) and those of services. */
@@ -52,6 +53,14 @@ static __always_inline bool nat_leads_back(const struct packet *pkt, const struc
 	return entry && entry->port == out->sport && same_address(&entry->address, &out->saddr);
 }
 
+/* The port that a connection gets which cannot have its own: the same again if the map has had to forget it. */
+static __always_inline __u16 nat_first_port(const struct nat_key *out)
+{
+	__u32 hash = mix_address(mix_address(out->sport << 16 | out->dport, &out->saddr), &out->daddr);
+
+	return NAT_PORT_MIN + finish(mix(hash, out->protocol)) % (NAT_PORT_MAX - NAT_PORT_MIN + 1);
+}
+
 /* Find a port at `to` for answers to this packet, and claim it: `wanted` if it is free. Returns 0: none is. */
 static __always_inline __be16
 nat_claim_port(const struct packet *pkt, const struct nat_key *out, const union addr *to, __be16 wanted)
@@ -66,11 +75,14 @@ nat_claim_port(const struct packet *pkt, const struct nat_key *out, const union 
 	if (nat_leads_back(pkt, &in, out))
 		return wanted;
 
+	if (port < NAT_PORT_MIN || port > NAT_PORT_MAX)
+		port = nat_first_port(out);
 	for (i = 0; i < NAT_TRIES; i++) {
-		if (i || port < NAT_PORT_MIN || port > NAT_PORT_MAX)
+		if (i)
 			port = NAT_PORT_MIN + bpf_get_prandom_u32() % (NAT_PORT_MAX - NAT_PORT_MIN + 1);
 		in.dport = bpf_htons(port);
-		if (!insert_new(nat_map(pkt->family), nat_counted(pkt->family), &in, &entry))
+		if (!insert_new(nat_map(pkt->family), nat_counted(pkt->family), &in, &entry) ||
+		    (!i && nat_leads_back(pkt, &in, out)))
 			return in.dport;
 	}
 	return 0;

@@ -2,6 +2,7 @@
 #ifndef FLOWSCOPE_PACKET_H
 #define FLOWSCOPE_PACKET_H
 
+#include "counting.h"
 #include "drops.h"
 #include "maps.h"
 
@@ -95,7 +96,7 @@ static __always_inline int fragment_ports(struct packet *pkt, __u32 id, bool fir
 	struct fragment_ports *known;
 
 	if (first) {
-		bpf_map_update_elem(&cilium_fragments, &key, &ports, BPF_ANY);
+		insert(&cilium_fragments, COUNTED_FRAGMENTS, &key, &ports);
 		return 0;
 	}
 	known = bpf_map_lookup_elem(&cilium_fragments, &key);

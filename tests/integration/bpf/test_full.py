@@ -13,6 +13,7 @@ from bpf import maps
 from bpf.census import census
 from bpf.datapath import Datapath, Endpoint, MapSizes
 from bpf.handles import Map, Program
+from bpf.services import Backend, Frontend, FrontendKind, ServiceFrontend
 from observer.perf import PerfReader
 from tests.support.kernel_events import EventLog
 from tests.support.testnet import inside, network
@@ -128,18 +129,45 @@ def test_new_connections_get_in_and_what_they_push_out_is_counted(tight: Bench) 
     assert uses[maps.CT4_TCP].evicted == 0
 
 
-def test_translation_that_lost_a_half_is_made_whole(tight: Bench) -> None:
-    """By what is left, so that the world sees the port it knows."""
-    _, first = tight.run(to_world(2000), "to_netdev")
+@pytest.mark.parametrize("port", [2000, 40000], ids=["of its own", "of another"])
+def test_translation_that_was_lost_is_made_again(tight: Bench, port: int) -> None:
+    """One half of it or both: the world sees the port it knows."""
+    _, first = tight.run(to_world(port), "to_netdev")
     assert IPv4Address(first[26:30]) == NODE
     table = Map.pinned(tight.datapath.pin_dir / maps.NAT4)
-    whole = dict(table.items())
+    whole = set(dict(table.items()))
     assert len(whole) == 2
-    for lost in whole:
-        table.delete(lost)
-        assert tight.run(to_world(2000), "to_netdev")[1] == first
-        assert set(dict(table.items())) == set(whole)
+    for lost in ([], *([half] for half in whole), whole):
+        for key in lost:
+            table.delete(key)
+        assert tight.run(to_world(port), "to_netdev")[1] == first
+        assert set(dict(table.items())) == whole
     table.close()
+
+
+def test_what_full_tables_of_clients_and_fragments_throw_out_is_counted(tight: Bench) -> None:
+    backend = Backend(address=IPv4Address("10.244.2.10"), port=53)
+    tight.datapath.sync_services(
+        [
+            ServiceFrontend(
+                frontend=Frontend(address=WORLD, port=53, protocol=17),
+                backends=(backend,),
+                kind=FrontendKind.LOAD_BALANCER,
+                affinity_s=100,
+            )
+        ]
+    )
+    for number in range(500):
+        client = IPv4Address("203.0.113.0") + number
+        question = ipv4_packet(str(client), str(WORLD), udp_datagram(1000, 53), 17)
+        tight.run(ethernet(question), "from_netdev")
+        piece = ipv4_packet(str(client), str(NODE), udp_datagram(1000, 54), 17, fragment=0x2000)
+        tight.run(ethernet(piece), "from_netdev")
+    uses = {one.name: one for one in census(tight.datapath.pin_dir)}
+    for name in (maps.LB4_AFFINITY, maps.FRAGMENTS):
+        assert (uses[name].evicted or 0) + (uses[name].entries or 0) == 500
+        assert uses[name].evicted
+    assert uses[maps.LB6_AFFINITY].evicted == 0
 
 
 def test_packets_that_cannot_be_translated_are_dropped_for_their_reasons(tight: Bench) -> None:
