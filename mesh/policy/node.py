@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bpf.policies import MAX_ENTRIES, EndpointPolicy
-from mesh.identities import HOST, as_text
+from mesh.identities import HOST, UNKNOWN, as_text
 from mesh.identities import LAST as LAST_CLUSTER_IDENTITY
 from mesh.identities import number as identity_number
 from mesh.policy.compiling import Compiled, Compiler, Settings, Subject, correlation
@@ -29,6 +29,7 @@ from mesh.policy.outcome import Outcome, Refusal
 from mesh.policy.peers import (
     EVERYTHING,
     FQDN_SOURCE,
+    INIT,
     CidrPeer,
     EntityPeer,
     Identity,
@@ -196,7 +197,10 @@ class NodePolicies:
         """Which of these subjects' identities a rule is about. The node is nobody's pod."""
         if rule.of_nodes:
             return {HOST} & here if self._host is not None and rule.subject.selects(self._host) else set()
-        return (self._selectors.numbers(rule.subject) & here) - {HOST}
+        numbers = self._selectors.numbers(rule.subject)
+        found = (numbers & here) - {HOST}
+        # Whose labels are not known yet.
+        return found | ({UNKNOWN} & here) if INIT in numbers else found
 
     def _note_identities(self, resources: Sequence[Resource]) -> None:
         labels = {}

@@ -163,7 +163,7 @@ class _Reader:
 
     def _subject(self, selector: EndpointSelector) -> LabelPeer:
         terms = _terms(selector)
-        if self.namespace is None:
+        if self.namespace is None or any(_asks_for_init(term) for term in terms):
             return LabelPeer(terms)
         # A subject of a namespaced policy is never outside of the namespace, whatever the selector says.
         return LabelPeer((*terms, _namespace_is(self.namespace)))
@@ -305,6 +305,11 @@ def _nodes(selector: EndpointSelector) -> NodePeer:
 
 def _key(text: str) -> str:
     return text if ":" in text else f"{ANY_SOURCE}:{text}"
+
+
+def _asks_for_init(term: Term) -> bool:
+    """Endpoints without labels yet, which nobody can say the namespace of."""
+    return term.key == "reserved:init" and term.operator in ("In", "Exists")
 
 
 def _is_reserved(term: Term) -> bool:

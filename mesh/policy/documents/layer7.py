@@ -32,7 +32,13 @@ class HeaderMatch(Model):
     name: Annotated[str, Field(min_length=1)]
     value: str = ""
     mismatch: Literal["", "LOG", "ADD", "DELETE", "REPLACE"] = ""
-    ignored = frozenset({"secret"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_its_value_written(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "secret" in data:
+            raise ValueError("secret: values in secrets are not read, and the rule would take any; write value")
+        return data
 
 
 class HttpRule(Model):

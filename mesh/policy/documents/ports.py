@@ -99,6 +99,8 @@ class PortRule(Model):
             return self
         if self.listener is not None:
             raise ValueError("listener: not together with rules")
+        if self.server_names:
+            raise ValueError("serverNames: not together with rules, which cannot read what TLS hides")
         if any(one.number == 0 for one in self.ports) or not self.ports:
             raise ValueError(f"rules: {kind} rules need a port")
         allowed = ("UDP", "TCP", "ANY", "") if kind == "dns" else ("TCP",)

@@ -178,6 +178,16 @@ spec:
         ),
         (
             "{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], "
+            "rules: {http: [{headerMatches: [{name: X-Token, secret: {name: s}}]}]}}]}]}",
+            "rules.http[0].headerMatches[0]: secret: values in secrets are not read",
+        ),
+        (
+            "{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: '443', protocol: TCP}], "
+            "serverNames: [a.b], rules: {http: [{}]}}]}]}",
+            "spec.egress[0].toPorts[0]: serverNames: not together with rules",
+        ),
+        (
+            "{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], "
             "rules: {http: [{path: '('}]}}]}]}",
             "rules.http[0].path: must be a regular expression",
         ),

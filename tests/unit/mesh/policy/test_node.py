@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
+from mesh.identities import UNKNOWN
 from mesh.policy.compiling import Subject
 from mesh.policy.documents.kinds import policies_among
 from mesh.policy.local import FIRST, labels_of
@@ -192,3 +193,18 @@ def test_a_policy_about_nodes_that_are_not_there_is_told() -> None:
     documents = policies_among(host_policy("ingress: [{}]", "{matchLabels: {role: back}}"))
     assert idle_selectors(documents, resources) == ["CiliumClusterwideNetworkPolicy hosts: rule 1 selects no node"]
     assert idle_selectors(policies_among(host_policy("ingress: [{}]")), resources) == []
+
+
+def test_an_endpoint_whose_labels_are_not_known_is_closed_but_for_rules_about_init() -> None:
+    """Also a namespaced policy opens it: nobody knows its namespace."""
+    new = {7: Subject(UNKNOWN)}
+    closed = NodePolicies().update([*CLUSTER, *policy("p", "ingress: [{fromEntities: [all]}]")], new).policies[7]
+    assert (closed.enforced_ingress, closed.enforced_egress) == (True, True)
+    assert {entry.identity for entry in closed.entries} == {1}
+    text = "{name: p, namespace: default}\nspec: {endpointSelector: {matchLabels: {'reserved:init': ''}}, "
+    opening = parse_manifests(
+        f"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {text}egress: [{{toEntities: [world]}}]}}\n"
+    )
+    opened = NodePolicies().update([*CLUSTER, *opening], {**new, 8: WEB}).policies
+    assert {entry.identity for entry in opened[7].entries if entry.egress} == {2, 9, 10}
+    assert not opened[8].enforced
