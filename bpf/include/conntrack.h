@@ -291,6 +291,24 @@ static __always_inline bool ct_is_due(const struct ct_state *state, __u32 handli
 	return state->status == CT_NEW || (state->status == CT_ESTABLISHED && present != handling);
 }
 
+/* Let ICMP errors come about connections of two addresses. One entry serves all of them and must outlive each, so most
+ * find it there and renew it: to put another in its place would take the lock of the LRU list, and more than once.
+ */
+static __always_inline void
+expect_errors(void *map, enum counted_map counted, const void *key, __u32 src_identity, __u32 now)
+{
+	struct ct_entry *known = bpf_map_lookup_elem(map, key);
+	struct ct_entry first = { .src_identity = src_identity, .lifetime_s = now + CT_TCP_S };
+
+	if (!known || known->src_identity != src_identity) {
+		insert(map, counted, key, &first);
+		return;
+	}
+	known->lifetime_s = first.lifetime_s;
+	/* The first error about the new connection is told. */
+	known->last_tx_report_s = known->last_rx_report_s = 0;
+}
+
 /* Remember a new connection, how it is handled (CT_ENTRY_HANDLING, and the service's index above), and that ICMP
  * errors may come about it. Returns 0 or -DROP_*.
  */
@@ -302,7 +320,6 @@ ct_create(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction
 		.flags = handling,
 		.rev_nat_index_be = handling >> CT_REV_NAT_SHIFT,
 	};
-	struct ct_entry related = { .src_identity = src_identity };
 	__u32 now = now_s();
 	long err;
 
@@ -318,8 +335,6 @@ ct_create(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction
 		entry.rx_flags_seen = pkt->tcp_flags;
 		entry.last_rx_report_s = now;
 	}
-	/* One entry serves all connections of the two addresses. It must outlive each of them. */
-	related.lifetime_s = now + CT_TCP_S;
 
 	if (pkt->family == FAMILY_IPV4) {
 		struct ct4_key key, unused;
@@ -329,7 +344,7 @@ ct_create(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction
 		key.sport = key.dport = 0;
 		key.protocol = IPPROTO_ICMP;
 		key.flags |= CT_RELATED_TO;
-		insert(&cilium_ct_any4_global, COUNTED_CT4_ANY, &key, &related);
+		expect_errors(&cilium_ct_any4_global, COUNTED_CT4_ANY, &key, src_identity, now);
 	} else {
 		struct ct6_key key, unused;
 
@@ -338,7 +353,7 @@ ct_create(struct __sk_buff *skb, struct packet *pkt, enum ct_direction direction
 		key.sport = key.dport = 0;
 		key.protocol = IPPROTO_ICMPV6;
 		key.flags |= CT_RELATED_TO;
-		insert(&cilium_ct_any6_global, COUNTED_CT6_ANY, &key, &related);
+		expect_errors(&cilium_ct_any6_global, COUNTED_CT6_ANY, &key, src_identity, now);
 	}
 	return err ? DROP(pkt, DROP_CT_CREATE_FAILED, err) : 0;
 }
