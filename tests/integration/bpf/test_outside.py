@@ -7,17 +7,18 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
 
 import pytest
 
-from bpf.services import Backend, Frontend, FrontendKind, ServiceFrontend
+from bpf.services import FrontendKind, ServiceFrontend
+from tests.support.exchanges import VERSIONS, ask, service_at
 from tests.support.outside import ANY, NODE, OUTSIDE, WORLD, join
 from tests.support.testnet import Cluster, Pod, ip, ping
 from tests.support.traffic import background, ipv4_packet, open_socket
 
 pytestmark = pytest.mark.kernel
 
-VERSIONS = pytest.mark.parametrize("version", ["ipv4", "ipv6"])
 VIP = {"ipv4": "172.18.200.1", "ipv6": "2001:db8:18::200"}
 CLUSTER_IP = {"ipv4": "10.96.0.80", "ipv6": "fd00:10:96::50"}
 
@@ -41,37 +42,9 @@ def service(
     address: str = "",
     kind: FrontendKind = FrontendKind.NODE_PORT,
     port: int = 30080,
-    protocol: int = 6,
-    **more: object,
+    **more: Any,
 ) -> ServiceFrontend:
-    return ServiceFrontend(
-        frontend=Frontend(address=ip_address(address or NODE[version]), port=port, protocol=protocol),
-        backends=tuple(Backend(address=ip_address(getattr(pod, version)), port=8080) for pod in pods),
-        kind=kind,
-        **more,  # type: ignore[arg-type]
-    )
-
-
-def ask(netns: str, pod: Pod, version: str, address: str, port: int) -> tuple[str, str]:
-    """One exchange; whom the client thinks it talks to, and whom the pod."""
-    listener = open_socket(pod.netns, socket.SOCK_STREAM, ANY[version], 8080)
-
-    def serve() -> str:
-        connection, peer = listener.accept()
-        with connection:
-            connection.settimeout(3)
-            assert connection.recv(100) == b"hello"
-            connection.sendall(b"welcome")
-            connection.recv(100)
-        return str(peer[0])
-
-    with listener, background(serve) as peers, open_socket(netns, socket.SOCK_STREAM, ANY[version]) as sock:
-        sock.connect((address, port))
-        sock.sendall(b"hello")
-        assert sock.recv(100) == b"welcome"
-        told = str(sock.getpeername()[0])
-        sock.close()
-    return told, peers[0]
+    return service_at(address or NODE[version], version, *pods, kind=kind, port=port, **more)
 
 
 def refused(cluster: Cluster, version: str, address: str, port: int) -> list[str]:

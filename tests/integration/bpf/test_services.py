@@ -5,41 +5,27 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
-from bpf.services import Backend, Frontend, FrontendKind, ServiceFrontend
+from bpf.services import FrontendKind, ServiceFrontend
+from tests.support import exchanges
+from tests.support.exchanges import VERSIONS, service_at
 from tests.support.kernel_events import KernelEvent
+from tests.support.outside import ANY
 from tests.support.testnet import Cluster, Pod, ping
-from tests.support.traffic import background, open_socket
+from tests.support.traffic import open_socket
 
 pytestmark = pytest.mark.kernel
 
 VIP = {"ipv4": "10.96.0.80", "ipv6": "fd00:10:96::50"}
-ANY = {"ipv4": "0.0.0.0", "ipv6": "::"}
-TCP, UDP, SCTP = 6, 17, 132
-VERSIONS = pytest.mark.parametrize("version", ["ipv4", "ipv6"])
+UDP, SCTP = 17, 132
 
 
-def service(
-    version: str,
-    *pods: Pod,
-    port: int = 80,
-    target: int = 8080,
-    protocol: int = TCP,
-    terminating: tuple[Pod, ...] = (),
-    **more: object,
-) -> ServiceFrontend:
+def service(version: str, *pods: Pod, port: int = 80, **more: Any) -> ServiceFrontend:
     """A ClusterIP service of `version` in front of pods."""
-    return ServiceFrontend(
-        frontend=Frontend(address=ip_address(VIP[version]), port=port, protocol=protocol),
-        backends=tuple(
-            Backend(address=ip_address(getattr(pod, version)), port=target, terminating=pod in terminating)
-            for pod in pods
-        ),
-        kind=FrontendKind.CLUSTER_IP,
-        **more,  # type: ignore[arg-type]
-    )
+    return service_at(VIP[version], version, *pods, kind=FrontendKind.CLUSTER_IP, port=port, **more)
 
 
 @pytest.fixture(autouse=True)
@@ -51,23 +37,7 @@ def no_services(cluster: Cluster) -> Iterator[None]:
 
 def ask(client: Pod, server: Pod, version: str, target: int = 8080, port: int = 80) -> tuple[str, str]:
     """One TCP exchange through the service; whom the client thinks it talks to, and whom the server."""
-    listener = open_socket(server.netns, socket.SOCK_STREAM, ANY[version], target)
-
-    def serve() -> str:
-        connection, peer = listener.accept()
-        with connection:
-            connection.settimeout(3)
-            assert connection.recv(100) == b"hello"
-            connection.sendall(b"welcome")
-            connection.recv(100)
-        return str(peer[0])
-
-    with listener, background(serve) as peers, open_socket(client.netns, socket.SOCK_STREAM, ANY[version]) as sock:
-        sock.connect((VIP[version], port))
-        sock.sendall(b"hello")
-        assert sock.recv(100) == b"welcome"
-        told = str(sock.getpeername()[0])
-    return told, peers[0]
+    return exchanges.ask(client.netns, server, version, VIP[version], port, target)
 
 
 def drops(events: list[KernelEvent]) -> list[KernelEvent]:
