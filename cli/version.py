@@ -8,18 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from service.version import package_version
+
 API_VERSION: Final = "1.19.4"
 """The release of Hubble whose API, flags and output this client implements."""
-
-
-def package_version() -> str:
-    """Flowscope's own version."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("flowscope")
-    except PackageNotFoundError:
-        return "0.0.0"
 
 
 def version() -> str:

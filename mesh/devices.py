@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -76,6 +76,14 @@ class NodeDevices:
     def links(self) -> dict[int, str]:
         """Names of all devices by ifindex. By libc, for it is asked in each round: pyroute2 takes 0.3 ms a device."""
         return dict(socket.if_nameindex())
+
+    def describe(self, uplinks: Sequence[str]) -> dict[str, str]:
+        """For the agent's report: whether all devices are there."""
+        there = set(self.links().values())
+        missing = [name for name in (HOST_DEVICE, OVERLAY_DEVICE, *uplinks) if name not in there]
+        if missing:
+            return {"state": "failure", "message": f"no device {', '.join(missing)}; start the agent anew"}
+        return {"state": "ok", "message": f"tunnel {OVERLAY_DEVICE} (UDP {VXLAN_PORT}), devices {', '.join(uplinks)}"}
 
     def _make(self, node: Node, uplink: str) -> int:
         mtu = self._mtu(uplink)

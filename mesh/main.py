@@ -172,6 +172,8 @@ class Agent:
         self.report.add("policy", self._policy_condition)
         self.report.add("endpoints", self._attachments.describe)
         self.report.add("services", self._services.describe)
+        self.report.add("masquerade", self._services.describe_masquerade)
+        self.report.add("devices", partial(devices.describe, config.devices))
 
     def start(self, aggregation: Aggregation) -> None:
         """Devices, programs, settings: what does not depend on pods."""

@@ -4,8 +4,8 @@ In:        each round's outcome; parts of the agent, which describe themselves w
 Out:       agent.json in the node's folder, replaced as often as something changes, and now and then as a sign of life.
 Elsewhere: main.py owns the report; `flowscope mesh status` shows it; whoever waits for a pod reads `pods`.
 
-    {"node": ..., "revision": 17, "pods": [uid, ...], "pid": 4711, "started_s": ..., "written_s": ...,
-     "parts": {"policy": {"state": "ok", "message": "12 policies"}, "envoy": {...}, ...}}
+    {"node": ..., "version": "0.1.0", "revision": 17, "pods": [uid, ...], "pid": 4711, "started_s": ...,
+     "written_s": ..., "parts": {"policy": {"state": "ok", "message": "12 policies"}, "envoy": {...}, ...}}
 
 A part's description has a `state`, one of STATES, a `message` for people (one line), and whatever else it likes to
 tell. It is asked often: looking has to be cheap.
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mesh.files import write_atomically
+from service.version import package_version
 
 STATES: Final = ("ok", "warning", "failure", "disabled")
 ALIVE_S: Final = 10.0
@@ -34,7 +35,12 @@ class AgentReport:
     def __init__(self, file: Path, node: str, clock: Callable[[], float] = time.time) -> None:
         self._file = file
         self._clock = clock
-        self._facts: dict[str, Any] = {"node": node, "pid": os.getpid(), "started_s": int(clock())}
+        self._facts: dict[str, Any] = {
+            "node": node,
+            "version": package_version(),
+            "pid": os.getpid(),
+            "started_s": int(clock()),
+        }
         self._parts: dict[str, Part] = {}
         self._written: dict[str, Any] = {}
         self._written_s = 0.0

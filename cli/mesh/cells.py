@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cli.mesh.view import NONE, View, duration, field, listed
-from cli.version import package_version
+from cli.mesh.view import NONE, UNKNOWN, View, duration, field, listed
 from mesh.auth.documents import CertificateSigningRequest
 from mesh.resources.base import Resource
 from mesh.resources.cluster import Node
@@ -97,9 +96,10 @@ def node_roles(node: Node, _view: View) -> str:
     return listed(sorted(key.removeprefix(_ROLE) for key in node.metadata.labels if key.startswith(_ROLE)))
 
 
-def node_version(_node: Node, view: View) -> str:
-    """Of the agent, which is of the same release as this program."""
-    return f"v{package_version()}"
+def node_version(node: Node, view: View) -> str:
+    """Of its agent."""
+    version = view.agents.get(node.name, {}).get("version")
+    return f"v{version}" if version else UNKNOWN
 
 
 def endpoint_addresses(endpoints: Resource, _view: View) -> str:

@@ -11,7 +11,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
 from bpf.census import MapUse, census
@@ -20,7 +20,7 @@ from bpf.libbpf import BpfError
 from bpf.maps import POLICY_PIN
 from cli.mesh.place import Place
 from cli.mesh.view import View
-from mesh.ipam import is_ipv4
+from mesh.ipam import ingress_addresses, is_ipv4, router_addresses
 from mesh.report import ALIVE_S
 from mesh.resources.cluster import Node
 from proto.observer import observer_pb2
@@ -146,7 +146,7 @@ def _node(view: View, node: Node, revision: int, answer: Any) -> NodeReport:
         },
         allocated={
             cidr: {
-                str(ip_network(cidr)[1]): "router",
+                **_own_addresses(node, cidr),
                 **{
                     address: f"{pod.namespace}/{pod.name}"
                     for pod in pods
@@ -157,6 +157,12 @@ def _node(view: View, node: Node, revision: int, answer: Any) -> NodeReport:
             for cidr in node.spec.pod_cidrs
         },
     )
+
+
+def _own_addresses(node: Node, cidr: str) -> dict[str, str]:
+    """What the node keeps for itself of a pod range."""
+    named = (("router", router_addresses(node)), ("ingress", ingress_addresses(node)))
+    return {address: name for name, found in named for address in found if ip_address(address) in ip_network(cidr)}
 
 
 def _kernel(place: Place, node: str) -> tuple[list[MapUse], dict[str, int]]:

@@ -14,7 +14,6 @@ from typing import Any, Final
 from cli.mesh.gather import NodeReport, Report
 from cli.mesh.view import duration
 from cli.table import lines_of
-from cli.version import package_version
 from mesh import identities
 from mesh.identities import LAST as LAST_IDENTITY
 
@@ -39,27 +38,28 @@ def _facts(node: NodeReport, report: Report) -> Iterator[tuple[str, str]]:
     services = node.parts.get("services", {})
     if services:
         yield "KubeProxyReplacement", _part(services)
-    yield "Host firewall", "Disabled"
     if not node.agent:
         yield "Flowscope", "Failure   the agent has not reported"
         return
     age = duration(node.agent["written_s"] - node.agent["started_s"])
     state = "Ok" if node.alive else "Failure"
-    yield "Flowscope", f"{state}   {package_version()}, agent process {node.agent['pid']}, up {age}"
+    version = node.agent.get("version", "of unknown version")
+    yield "Flowscope", f"{state}   {version}, agent process {node.agent['pid']}, up {age}"
     if node.events:
         lost, nobody = node.events["ring_full"], node.events["no_reader"]
         yield "NodeMonitor", f"{node.events['emitted']} events, {lost} lost, {nobody} without a reader"
     ranges = ((ip_network(cidr), owners) for cidr, owners in node.allocated.items())
     shares = (f"IPv{one.version}: {len(owners)}/{one.num_addresses - 2} allocated from {one}" for one, owners in ranges)
     yield "IPAM", ", ".join(shares)
-    yield "ClusterMesh", "Disabled"
-    yield "Routing", "Network: Tunnel [vxlan]   Host: Legacy"
-    yield "Device Mode", "veth"
+    if "devices" in node.parts:
+        yield "Routing", _part(node.parts["devices"])
     if "masquerade" in node.parts:
         yield "Masquerading", _part(node.parts["masquerade"])
     well = [one for one in node.parts.values() if one.get("state") in ("ok", "disabled")]
     yield "Controller Status", f"{len(well)}/{len(node.parts)} healthy"
-    yield "Proxy Status", _part(node.parts["envoy"]) if "envoy" in node.parts else "No managed proxy redirect"
+    yield "Proxy Status", _part(node.parts["envoy"]) if "envoy" in node.parts else "Disabled"
+    if "envoy-config" in node.parts:
+        yield "Envoy Configuration", _part(node.parts["envoy-config"])
     if "dns" in node.parts:
         yield "DNS Proxy Status", _part(node.parts["dns"])
     yield "Global Identity Range", f"min {identities.FIRST}, max {LAST_IDENTITY}"
@@ -72,7 +72,6 @@ def _facts(node: NodeReport, report: Report) -> Iterator[tuple[str, str]]:
         yield "Hubble", f"Ok   Current/Max Flows: {now}/{most} ({share:.2f}%), Flows/s: {rate:.2f}"
     else:
         yield "Hubble", "Failure   the observer does not answer"
-    yield "Encryption", "Disabled"
     if "num_connected_nodes" in report.relay:
         reached = report.relay["num_connected_nodes"]
         yield "Cluster health", f"{reached}/{len(report.nodes)} reachable from the relay"

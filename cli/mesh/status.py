@@ -21,7 +21,6 @@ from cli.mesh.place import Place, find_place, opened
 from cli.mesh.view import View
 from cli.output import wants_colour, write
 from cli.settings import load_settings
-from cli.version import package_version
 from service.failure import Failure
 
 POLL_S: Final = 0.5
@@ -91,7 +90,7 @@ def cluster_lines(report: Report, colour: bool = False) -> Iterator[str]:
     agents = _worst(report, "agent", "observer", "policy", "endpoints", "pods", "maps")
     controller = "unknown" if report.controller is None else report.of("controller")
     relay = report.of("relay") if report.relay else "disabled"
-    words = (agents, controller, _of_part(report, "envoy"), relay, "disabled", "")
+    words = (agents, controller, _of_envoy(report), relay, "disabled", "")
     for line, title, word in zip(_PICTURE, _TITLES, words, strict=True):
         shown = f"\x1b[{_COLOURS.get(word, '31')}m{word}\x1b[0m" if colour and word else word
         yield f"{line:<15}{title:<16}{shown}".rstrip()
@@ -109,7 +108,7 @@ def _workloads(report: Report) -> Iterator[tuple[str, str, str]]:
         "observer": sum(bool(one.hubble) for one in nodes),
     }
     if envoys := [one.parts["envoy"] for one in nodes if "envoy" in one.parts]:
-        counts["envoy"] = sum(one.get("state") == "ok" for one in envoys)
+        counts["envoy"] = sum(bool(one.get("pid")) for one in envoys)
     singles = {"controller": report.controller} if report.controller is not None else {}
     if report.relay:
         singles["relay"] = "version" in report.relay
@@ -125,9 +124,11 @@ def _workloads(report: Report) -> Iterator[tuple[str, str, str]]:
     managed, total = (sum(one.pods[what] for one in nodes) for what in ("managed", "all"))
     yield "Cluster Pods:", f"{managed}/{total} managed by Flowscope", ""
     versions = Counter(str(one.hubble["version"]) for one in nodes if one.hubble)
-    yield "Image versions", "flowscope-agent", f"flowscope:v{package_version()}: {counts['agent']}"
-    for version, count in versions.items():
-        yield "", "flowscope-observer", f"{version}: {count}"
+    agents = Counter(str(one.agent.get("version", "unknown")) for one in nodes if one.alive)
+    told = [("flowscope-agent", f"flowscope:v{version}: {count}") for version, count in agents.items()]
+    told += [("flowscope-observer", f"{version}: {count}") for version, count in versions.items()]
+    for at, (name, text) in enumerate(told):
+        yield "" if at else "Image versions", name, text
     if report.relay.get("version"):
         yield "", "flowscope-relay", f"{report.relay['version']}: 1"
 
@@ -146,11 +147,10 @@ def _worst(report: Report, *components: str) -> str:
     return ", ".join(f"{count} {word}" for count, word in counts if count) or "OK"
 
 
-def _of_part(report: Report, part: str) -> str:
-    told = [one.parts[part] for one in report.nodes if part in one.parts]
-    if not told or all(one.get("state") == "disabled" for one in told):
+def _of_envoy(report: Report) -> str:
+    if not any("envoy" in one.parts for one in report.nodes):
         return "disabled"
-    return report.of(part)
+    return _worst(report, "envoy", "envoy-config")
 
 
 def _findings(title: str, findings: Sequence[Finding]) -> Iterator[tuple[str, str, str]]:

@@ -38,6 +38,7 @@ class NodeServices:
     _problems: frozenset[str] = frozenset()
     _written: list[Named] = field(default_factory=list)
     _failure: str = ""
+    _leaving_as: Sequence[str] = ()
     _announced: set[IpAddress] | None = None
     """None: not said since this process began."""
 
@@ -69,6 +70,7 @@ class NodeServices:
         ipv4 = next((one for one in own if isinstance(one, IPv4Address)), None)
         ipv6 = next((one for one in own if isinstance(one, IPv6Address)), None)
         self.datapath.set_masquerade(ipv4, ipv6, ipam.CLUSTER_CIDRS)
+        self._leaving_as = [str(one) for one in (ipv4, ipv6) if one is not None]
 
     def announce(self, cluster: Cluster, devices: Sequence[str]) -> None:
         """Answer on `devices` for the addresses that this node is to speak for."""
@@ -77,6 +79,12 @@ class NodeServices:
             self.datapath.set_announced(wanted)
             self._announced = wanted
             log.info("announcing", addresses=sorted(map(str, wanted)))
+
+    def describe_masquerade(self) -> dict[str, Any]:
+        """For the agent's report: as whom pods talk to the world."""
+        if not self._leaving_as:
+            return {"state": "disabled", "message": "pods talk to the world with their own addresses"}
+        return {"state": "ok", "message": f"pods talk to the world as {', '.join(self._leaving_as)}"}
 
     def describe(self) -> dict[str, Any]:
         """For the agent's report."""

@@ -56,3 +56,15 @@ def test_a_restart_finds_the_ways_of_proxies_and_leaves_them_alone(netns: str, f
     assert to_proxies.startswith("local default dev lo")
     [from_proxies] = shown(netns, family, "route", "show", "table", "2005")
     assert from_proxies.startswith("default dev cilium_host")
+
+
+def test_a_device_that_is_missing_is_told(netns: str) -> None:
+    def told() -> dict[str, str]:
+        devices = NodeDevices()
+        found = devices.describe(["eth0"])
+        devices.close()
+        return found
+
+    assert inside(netns, told)["message"].startswith("no device cilium_host, cilium_vxlan;")
+    ip("link add cilium_host type veth peer name cilium_vxlan", netns=netns)
+    assert inside(netns, told) == {"state": "ok", "message": "tunnel cilium_vxlan (UDP 8472), devices eth0"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import cast
@@ -88,6 +88,9 @@ class Devices:
 
     def links(self) -> dict[int, str]:
         return {1: "lo"}
+
+    def describe(self, uplinks: Sequence[str]) -> dict[str, str]:
+        return {"state": "ok", "message": f"devices {', '.join(uplinks)}"}
 
 
 class Resources:

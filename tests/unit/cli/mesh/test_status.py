@@ -10,7 +10,15 @@ from cli.mesh.status import cluster_lines
 
 
 def node(name: str, **parts: dict[str, Any]) -> NodeReport:
-    agent = {"node": name, "pid": 1, "started_s": 100, "written_s": 190.0, "revision": 7, "parts": parts}
+    agent = {
+        "node": name,
+        "version": "0.9",
+        "pid": 1,
+        "started_s": 100,
+        "written_s": 190.0,
+        "revision": 7,
+        "parts": parts,
+    }
     hubble = {"num_flows": 4095, "max_flows": 4095, "flows_rate": 2.5, "version": "flowscope v1"}
     pods = {"all": 2, "ready": 2, "managed": 2}
     allocated = {"10.244.1.0/24": {"10.244.1.1": "router", "10.244.1.2": "default/a"}}
@@ -23,7 +31,7 @@ def report(*nodes: NodeReport, **more: Any) -> Report:
 
 
 def test_all_well_looks_as_in_the_article() -> None:
-    envoy = {"state": "ok", "message": "2 redirects"}
+    envoy = {"state": "ok", "message": "2 redirects", "pid": 9}
     assert "\n".join(cluster_lines(report(node("a", envoy=envoy), node("b", envoy=envoy)))).startswith(
         """\
     /¯¯\\       Flowscope:      OK
@@ -59,6 +67,8 @@ def test_what_is_wrong_is_counted_and_listed_with_where() -> None:
 def test_a_node_is_told_line_by_line() -> None:
     one = node("a", envoy={"state": "failure", "message": "does not start"})
     lines = node_text(one, report(one), verbose=True).splitlines()
+    assert "Flowscope:               Ok   0.9, agent process 1, up 90s" in lines
+    assert not any(line.startswith("Routing") for line in lines), "nobody tells of devices"
     assert "IPAM:                    IPv4: 2/254 allocated from 10.244.1.0/24" in lines
     assert "Controller Status:       0/1 healthy" in lines
     assert "Proxy Status:            Failure   does not start" in lines
