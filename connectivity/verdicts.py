@@ -189,11 +189,17 @@ def _tcp_problems(attempt: Attempt, flows: Sequence[Flow]) -> list[str]:
     problems = []
     if not any(_is_syn(flow) for flow in flows):
         problems.append("no SYN was observed")
-    if not any(flow.l4.TCP.flags.SYN and flow.l4.TCP.flags.ACK for flow in flows):
+    if not any(_tells_of_answer(flow, attempt) for flow in flows):
         problems.append("no SYN, ACK came back")
     if attempt.port_kept and not any(flow.l4.TCP.flags.FIN or flow.l4.TCP.flags.RST for flow in flows):
         problems.append("no FIN or RST was observed")
     return problems
+
+
+def _tells_of_answer(flow: Flow, attempt: Attempt) -> bool:
+    """A SYN, ACK; or what only a client sends that got one: answers of a node's proxy to the outside are not told."""
+    tcp = flow.l4.TCP
+    return tcp.flags.ACK and (tcp.flags.SYN or (not attempt.port_kept and tcp.source_port == attempt.port))
 
 
 def _is_syn(flow: Flow) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from bpf.datapath import Endpoint, IpcacheEntry, Prefix
 from mesh import identities, ipam, knowledge
 from mesh.envoy.matching import NodeView
+from mesh.policy.judging import Whole
 from mesh.policy.outcome import Outcome
 from mesh.resources.pods import Pod
 
@@ -62,6 +63,14 @@ def node_view(ipcache: Iterable[Mapping[str, Any]], endpoints: Mapping[int, Endp
             if address is not None and view
         },
         {ipam.network_of(one["prefix"]): one["identity"] for one in ipcache},
+        decided.ingress,
+        {
+            address: Whole(policy, decided.views[number])
+            for number, policy in decided.policies.items()
+            if number in endpoints
+            for address in (endpoints[number].ipv4, endpoints[number].ipv6)
+            if address is not None and policy.enforced_egress
+        },
     )
 
 

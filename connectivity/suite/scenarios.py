@@ -190,7 +190,8 @@ def ingress_target(cluster: ClusterView, path: str = "/") -> Target:
         host=host or "0.0.0.0",
         port=80,
         path=path,
-        peers=tuple(address for pod in cluster.echoes() for address in pod.addresses),
+        # A proxy that refuses a request asks nobody else.
+        peers=(*(address for pod in cluster.echoes() for address in pod.addresses), host),
     )
 
 

@@ -240,14 +240,37 @@ _LATER: Final = (
     Test(
         "pod-to-ingress-service-deny-all",
         (Case(who.pod_to_ingress_service, always(NOT_BALANCED)),),
-        ("ingress", "all-ingress-deny", "all-egress-deny"),
+        ("ingress", "all-ingress-deny"),
+    ),
+    Test(
+        "pod-to-ingress-service-deny-ingress-identity",
+        (Case(who.pod_to_ingress_service, always(HTTP_DENIED)),),
+        ("ingress", "ingress-entity-deny"),
     ),
     Test(
         "pod-to-ingress-service-deny-backend-service",
-        (Case(who.pod_to_ingress_service, always(replace(NOT_BALANCED, reason=POLICY_DENY))),),
+        (Case(who.pod_to_ingress_service, always(HTTP_DENIED)),),
         ("ingress", "echo-deny"),
     ),
+    Test(
+        "pod-to-ingress-service-allow-ingress-identity",
+        (Case(who.pod_to_ingress_service, always(HTTP_OK)),),
+        ("ingress", "all-ingress-deny", "allow-ingress-identity"),
+    ),
     Test("outside-to-ingress-service", (Case(who.outside_to_ingress_service, always(HTTP_OK)),), ("ingress",)),
+    *(
+        Test(
+            f"outside-to-ingress-service-{name}",
+            (Case(who.outside_to_ingress_service, always(HTTP_DENIED)),),
+            ("ingress", manifest),
+        )
+        for name, manifest in (
+            ("deny-world-identity", "ingress-deny-world"),
+            ("deny-cidr", "ingress-deny-cidr"),
+            ("deny-all-ingress", "ingress-deny-all"),
+            ("deny-backend", "ingress-deny-backend"),
+        )
+    ),
     Test("no-interrupted-connections", checks=(Witness.no_interrupted_connections,)),
     Test(
         "no-interrupted-connections-l7",

@@ -19,8 +19,9 @@ from typing import Any, Final
 import re2
 
 from mesh.policy.documents.fields import Network, is_inside
+from mesh.policy.judging import Answer, Whole
 from mesh.policy.rules import TCP, HeaderMatch, HttpMatch, L7Match, ServerName
-from mesh.policy.view import Allowed, ProxyPort, ProxyView
+from mesh.policy.view import Allowed, ProxyView
 
 Tree = dict[str, Any]
 """A piece of Envoy's configuration."""
@@ -46,6 +47,10 @@ class NodeView:
     """By the endpoints' addresses."""
     prefixes: Mapping[Network, int] = field(default_factory=dict)
     """Identities. The longest prefix of an address counts."""
+    ingress: Whole = field(default_factory=Whole)
+    """Policy of the ingress endpoint, in whose name load balancers speak."""
+    pods: Mapping[Address, Whole] = field(default_factory=dict)
+    """Policies of pods, by address: those that have one for egress."""
 
 
 @dataclass(slots=True)
@@ -90,24 +95,23 @@ def tree(view: NodeView, parser: str, egress: bool, changes: Changes) -> Tree:
         mine = tuple(one for one in ports if (one.egress, one.parser, one.protocol) == (egress, parser, TCP))
         if mine:
             alike.setdefault(mine, []).append(address)
-    peers = _Peers(view.prefixes, egress, changes)
+    peers = Peers(view.prefixes, "DestinationIPInput" if egress else "SourceIPInput", changes)
     ranges = [
-        _range([(str(one), one.max_prefixlen) for one in sorted(addresses, key=_order)], _ports(ports, peers))
+        hosts(addresses, by_port([(one.first, one.last, peers.judge(one.allowed)) for one in ports]))
         for ports, addresses in alike.items()
     ]
-    return _by_address("SourceIPInput" if egress else "DestinationIPInput", ranges) if ranges else _NOTHING
+    return by_address("SourceIPInput" if egress else "DestinationIPInput", ranges) if ranges else _NOTHING
 
 
-def _ports(pieces: Sequence[ProxyPort], peers: _Peers) -> Tree:
-    """What follows from the port."""
+def by_port(pieces: Iterable[tuple[int, int, Tree]]) -> Tree:
+    """What follows from the port: first and last of each piece, and what then."""
     single: dict[str, Tree] = {}
     wide: list[tuple[str, Tree]] = []
-    for piece in pieces:
-        then = peers.judge(piece.allowed)
-        if piece.last - piece.first < SINGLE_PORTS:
-            single |= {str(port): then for port in range(piece.first, piece.last + 1)}
+    for first, last, then in pieces:
+        if last - first < SINGLE_PORTS:
+            single |= {str(port): then for port in range(first, last + 1)}
         else:
-            wide.append((range_pattern(piece.first, piece.last), then))
+            wide.append((range_pattern(first, last), then))
     # Pieces do not overlap, so what is not among the single ports can be looked for among the ranges.
     rest = _first_of([(_predicate(_input("DestinationPortInput"), pattern), then) for pattern, then in wide])
     if not single:
@@ -116,15 +120,16 @@ def _ports(pieces: Sequence[ProxyPort], peers: _Peers) -> Tree:
     return {"matcher": found | ({"on_no_match": rest} if wide else {})}
 
 
-class _Peers:
+class Peers:
     """Judges by the peer's address."""
 
-    def __init__(self, prefixes: Mapping[Network, int], egress: bool, changes: Changes) -> None:
+    def __init__(self, prefixes: Mapping[Network, int], source: str, changes: Changes) -> None:
+        """`source` is the input of Envoy's that has the peer's address."""
         self._where: dict[int, list[Network]] = {}
         for prefix, number in prefixes.items():
             self._where.setdefault(number, []).append(prefix)
         self._prefixes = prefixes
-        self._input = "DestinationIPInput" if egress else "SourceIPInput"
+        self._input = source
         self._changes = changes
         self._widest = {
             version: 1
@@ -144,11 +149,20 @@ class _Peers:
     def _make(self, allowed: tuple[Allowed, ...]) -> Tree:
         anybody = _union(one.matches for one in allowed if one.peers is None)
         named = {number for one in allowed for number in one.peers or ()}
-        groups: dict[tuple[L7Match, ...] | None, list[Network]] = {}
-        for number in named:
-            matches = _union(one.matches for one in allowed if one.peers is None or number in one.peers)
-            if matches != anybody:
-                groups.setdefault(matches, []).extend(self._where.get(number, ()))
+        return self.by_identity(
+            anybody,
+            {
+                number: _union(one.matches for one in allowed if one.peers is None or number in one.peers)
+                for number in named
+            },
+        )
+
+    def by_identity(self, anybody: Answer, named: Mapping[int, Answer]) -> Tree:
+        """What follows for these identities, and for others."""
+        groups: dict[Answer, list[Network]] = {}
+        other = {number: matches for number, matches in named.items() if matches != anybody}
+        for number, matches in other.items():
+            groups.setdefault(matches, []).extend(self._where.get(number, ()))
         outer = [
             prefix for prefixes in groups.values() for prefix in prefixes if prefix.prefixlen < prefix.max_prefixlen
         ]
@@ -157,20 +171,20 @@ class _Peers:
             inner = [
                 prefix
                 for prefix, number in self._prefixes.items()
-                if number not in named and any(is_inside(prefix, one) for one in outer)
+                if number not in other and any(is_inside(prefix, one) for one in outer)
             ]
             groups.setdefault(anybody, []).extend(inner)
         ranges = [
-            _range(
+            ip_range(
                 sorted((str(one.network_address), one.prefixlen) for one in joined(prefixes, self._widest)),
                 self._requests(matches),
             )
             for matches, prefixes in groups.items()
             if prefixes
         ]
-        return _by_address(self._input, ranges, self._requests(anybody)) if ranges else self._requests(anybody)
+        return by_address(self._input, ranges, self._requests(anybody)) if ranges else self._requests(anybody)
 
-    def _requests(self, matches: tuple[L7Match, ...] | None) -> Tree:
+    def _requests(self, matches: Answer) -> Tree:
         if matches is None:
             return _allow()
         return _first_of(
@@ -198,7 +212,7 @@ def _is_host(prefix: Network) -> bool:
     return prefix.prefixlen == prefix.max_prefixlen
 
 
-def _union(said: Iterable[tuple[L7Match, ...] | None]) -> tuple[L7Match, ...] | None:
+def _union(said: Iterable[Answer]) -> Answer:
     found: dict[L7Match, None] = {}
     for matches in said:
         if matches is None:
@@ -235,30 +249,37 @@ def _allow(name: str = "") -> Tree:
     return {"action": {"name": "allow", "typed_config": {"@type": _ACTION, "name": name or "allow", "action": "ALLOW"}}}
 
 
-_DENY: Final[Tree] = {"action": {"name": "deny", "typed_config": {"@type": _ACTION, "name": "deny", "action": "DENY"}}}
-_NOTHING: Final[Tree] = {"on_no_match": _DENY}
+DENY: Final[Tree] = {"action": {"name": "deny", "typed_config": {"@type": _ACTION, "name": "deny", "action": "DENY"}}}
+_NOTHING: Final[Tree] = {"on_no_match": DENY}
 
 
 def _first_of(cases: Sequence[tuple[Tree, Tree]]) -> Tree:
     """The first case whose predicate holds; none: denied."""
     if not cases:
-        return _DENY
+        return DENY
     matchers = [{"predicate": predicate, "on_match": then} for predicate, then in cases]
-    return {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": _DENY}}
+    return {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": DENY}}
 
 
-def _by_address(name: str, ranges: Sequence[Tree], otherwise: Tree | None = None) -> Tree:
+def by_address(name: str, ranges: Sequence[Tree], otherwise: Tree | None = None) -> Tree:
+    """What follows from an address; without `otherwise`, others are denied, and it is the whole matcher."""
     matcher = {
         "matcher_tree": {
             "input": _input(name),
             "custom_match": {"name": "addresses", "typed_config": {"@type": _IP_MATCHER, "range_matchers": ranges}},
         },
-        "on_no_match": otherwise or _DENY,
+        "on_no_match": otherwise or DENY,
     }
     return {"matcher": matcher} if otherwise is not None else matcher
 
 
-def _range(prefixes: Sequence[tuple[str, int]], then: Tree) -> Tree:
+def hosts(addresses: Iterable[Address], then: Tree) -> Tree:
+    """What follows for these addresses."""
+    return ip_range([(str(one), one.max_prefixlen) for one in sorted(addresses, key=_order)], then)
+
+
+def ip_range(prefixes: Sequence[tuple[str, int]], then: Tree) -> Tree:
+    """What follows for addresses of these prefixes, and of no longer ones."""
     return {
         "ranges": [{"address_prefix": address, "prefix_len": length} for address, length in prefixes],
         "on_match": then,

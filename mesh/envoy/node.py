@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import structlog
 
-from mesh.envoy import files, listeners
+from mesh.envoy import files, gate, listeners
 from mesh.envoy.admin import AdminError
 from mesh.envoy.bootstrap import CLUSTERS, LISTENERS, bootstrap
 from mesh.envoy.headers import changing_filter
@@ -89,14 +89,19 @@ class EnvoyNode:
                 listeners.changes_name(direction),
             )
         }
+        self._gate: tuple[NodeView, frozenset[gate.Backend]] | None = None
+        """What the filters of load balancers are made from."""
+        self._in_use: frozenset[str] = frozenset()
+        """Those that a listener has; Envoy reads no other."""
 
     async def start(self) -> None:
         """Make folder and files, start Envoy or take over the one that runs. Raises: Failure."""
         self._files.prepare()
         self._spool.open()
-        if not self._files.has_all((LISTENERS, CLUSTERS, *self._filters)):
+        if not self._files.has_all((LISTENERS, CLUSTERS, *self._filters, *gate.NAMES)):
             # Before anything is known nothing is allowed; an agent that comes back leaves what is there.
             self._write_policies(NodeView())
+            self._write_gate(NodeView(), Extra())
             self._write_resources(Extra())
         await self.process.start(bootstrap(self._node, self.folder, self._files))
 
@@ -108,6 +113,10 @@ class EnvoyNode:
     def source(self, kind: str, name: str) -> Tree:
         """Where Envoy finds a resource of users; `kind` is a field of Extra."""
         return self._files.source(files.safe_name(kind, name))
+
+    def filter_source(self, name: str) -> Tree:
+        """Where Envoy finds the contents of a filter."""
+        return self._files.source(name)
 
     @property
     def records_file(self) -> str:
@@ -127,6 +136,7 @@ class EnvoyNode:
         try:
             self._write_own(extra)
             self._write_policies(view)
+            self._write_gate(view, extra)
             self._write_resources(extra)
         except Failure as failure:
             log.warning("Envoy keeps what it has", reason=str(failure))
@@ -151,6 +161,16 @@ class EnvoyNode:
             self._extension(listeners.changes_name(direction), changing_filter(changes))
             self._views[direction] = mine
 
+    def _write_gate(self, view: NodeView, extra: Extra) -> None:
+        """What load balancers let in and out; made from nothing else than what is compared here."""
+        everything = [*extra.endpoints.values(), *extra.clusters.values()]
+        told = NodeView({}, view.prefixes, view.ingress, view.pods), frozenset(gate.known_backends(everything))
+        if told != self._gate:
+            for name, config in gate.filters(*told).items():
+                self._extension(name, config)
+            self._gate = told
+        self._in_use = frozenset(_names(list(extra.listeners.values())) & set(gate.NAMES))
+
     def _extension(self, name: str, config: Tree) -> None:
         self._files.write(name, files.EXTENSION, [{"name": name, "typed_config": config}])
 
@@ -166,7 +186,7 @@ class EnvoyNode:
         own = [self._listener(parser, direction) for direction in DIRECTIONS for parser in PARSERS]
         self._files.write(LISTENERS, files.LISTENER, [*own, *extra.listeners.values()])
         kept = [files.safe_name(kind, name) for kind in _OWN_FILES for name in getattr(extra, kind)]
-        self._files.keep([LISTENERS, CLUSTERS, *self._filters, *kept])
+        self._files.keep([LISTENERS, CLUSTERS, *self._filters, *gate.NAMES, *kept])
 
     def _listener(self, parser: str, direction: Direction) -> Tree:
         port = self._port(parser, direction.egress)
@@ -215,7 +235,7 @@ class EnvoyNode:
             return {"admin socket"}
         found = {name.rpartition(".")[2]: version for name, version in taken.items()}
         found |= {LISTENERS: taken.get("listener_manager.lds", ""), CLUSTERS: taken.get("cluster_manager.cds", "")}
-        watched = (LISTENERS, CLUSTERS, *self._filters)
+        watched = (LISTENERS, CLUSTERS, *self._filters, *self._in_use)
         return {name for name in watched if found.get(name) != self._files.versions.get(name)}
 
     def status(self) -> dict[str, Any]:
@@ -238,3 +258,13 @@ def _has_other_logs(piece: Any, ours: str) -> bool:
     if str(piece.get("@type", "")).endswith(_LOGS):
         return piece.get("path") != ours
     return any(_has_other_logs(one, ours) for one in piece.values())
+
+
+def _names(piece: Any) -> set[str]:
+    """Names of filters whose contents come by themselves."""
+    if isinstance(piece, list):
+        return {name for one in piece for name in _names(one)}
+    if not isinstance(piece, dict):
+        return set()
+    own = {str(piece["name"])} if "config_discovery" in piece else set()
+    return own.union(*map(_names, piece.values()))

@@ -67,6 +67,34 @@ def downstream_logs(point: str, file: str) -> list[Tree]:
     ]
 
 
+def exit_logs(point: str, file: str) -> list[Tree]:
+    """For the connection manager: what policy refused when a backend was chosen, before that got anything."""
+    not_before = {
+        "metadata_filter": {
+            "matcher": {
+                "filter": "envoy.filters.http.rbac",
+                "path": [{"key": "enforced_engine_result"}],
+                "value": {"string_match": {"exact": "allowed"}},
+            },
+            "match_if_key_not_found": True,
+        }
+    }
+    return [_log(file, _all(refused_by_policy(), not_before), _request(point, "Denied", {"server": "%UPSTREAM_HOST%"}))]
+
+
+def refused_by_policy() -> Tree:
+    """A filter on answers that say so."""
+    return {
+        "extension_filter": {
+            "name": "envoy.access_loggers.extension_filters.cel",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+                "expression": "response.code_details.startsWith('rbac_access_denied')",
+            },
+        }
+    }
+
+
 def _flags(flags: Sequence[str]) -> Tree:
     return {"response_flag_filter": {"flags": list(flags)}}
 

@@ -17,6 +17,8 @@ from mesh.resources.fields import DnsLabel, DnsName, Port
 from mesh.resources.selectors import LabelSelector
 
 MAX_RESOURCES: Final = 1000
+USE_ORIGINAL_SOURCE: Final = "cec.cilium.io/use-original-source-address"
+"""Annotation: with "false", whoever asks is served in the name of the node's ingress address, pods too."""
 
 
 def _checked(raw: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +65,11 @@ class EnvoyConfig(Resource):
 
     spec: EnvoyConfigSpec
     status: EnvoyConfigStatus = EnvoyConfigStatus()
+
+    @property
+    def keeps_source(self) -> bool:
+        """Whether pods are themselves towards backends, with the policy that they have there."""
+        return self.metadata.annotations.get(USE_ORIGINAL_SOURCE) != "false"
 
     def namespace_of(self, one: ServiceListener | BackendService) -> str:
         """Where a service that this resource names lives."""

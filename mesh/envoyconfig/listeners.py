@@ -40,8 +40,25 @@ _KNOWN_FILTERS: Final = {
 }
 """HTTP filters that mean something without a configuration. Envoy itself no longer guesses it from the name."""
 _TLS_INSPECTOR: Final = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+_ORIGINAL_DST: Final = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst"
 _SOCKET_OPTION: Final = "envoy.config.core.v3.SocketOption"
 _ORIGINAL_SRC: Final = "envoy.extensions.filters.http.original_src.v3.OriginalSrc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What the ingress endpoint's policy needs in a listener, as messages: mesh/envoy/gate.py says what they do."""
+
+    entry_http: Any
+    """HttpFilter for requests that come."""
+    entry_tcp: Any
+    """Filter for connections that come."""
+    exit_http: tuple[Any, ...]
+    """HttpFilters for requests to a chosen backend."""
+    denial: Any
+    """ResponseMapper: what clients are told."""
+    exit_logs: tuple[Any, ...]
+    """AccessLog messages that make flows of requests that are refused on the way out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,19 +74,25 @@ class Place:
     """Addresses inside `pod_ranges` that are no pod's: the router's and the ingress address."""
     ingress: tuple[Address, ...] = ()
     """In whose name clients that are no pods of this node are served; none: the node's own address."""
+    gate: Gate | None = None
+    """Judges who is not served in a pod's name; None: nobody does."""
     downstream_logs: tuple[Any, ...] = ()
     """AccessLog messages that make flows of requests that Envoy answers by itself."""
     upstream_logs: tuple[Any, ...] = ()
     """AccessLog messages that make flows of requests to backends, one for each try."""
 
 
-def complete(listener: Any, place: Place) -> None:
-    """Fill in what users leave out."""
+def complete(listener: Any, place: Place, *, keeps_source: bool = True) -> None:
+    """Fill in what users leave out.
+
+    keeps_source  whether clients that are pods of this node are themselves towards backends.
+    """
     if not listener.HasField("address"):
         port = place.port(listener.name)
         _listen(listener.address, "127.0.0.1", port)
         _listen(listener.additional_addresses.add().address, "::1", port)
         listener.transparent.value = True
+        _find_destination(listener)
         # Connections that it takes have the mark: by that the kernel knows their packets.
         listener.socket_options.add().CopyFrom(messages.new(_SOCKET_OPTION, **mark_option(MARK_LISTENER)))
     chains = list(listener.filter_chains)
@@ -79,8 +102,36 @@ def complete(listener: Any, place: Place) -> None:
         for one in chain.filters:
             _change_connection_manager(one, lambda manager: _complete_connection_manager(manager, place))
     _inspect_tls(listener)
-    if place.pod_ranges:
+    if place.pod_ranges and keeps_source:
         _split(listener, place)
+    if place.gate is not None:
+        for chain in chains:
+            _guard(chain, place.gate)
+
+
+def _guard(chain: Any, gate: Gate) -> None:
+    """Have policy asked, in a chain whose clients are served in the name of the ingress endpoint."""
+
+    def guard(manager: Any) -> None:
+        _put_first(manager.http_filters, [gate.entry_http])
+        manager.access_log.extend(gate.exit_logs)
+        manager.local_reply_config.mappers.append(gate.denial)
+        for one in manager.http_filters:
+            if one.typed_config.type_url == messages.URL + _KNOWN_FILTERS[_ROUTER]:
+                router = messages.unpacked(one.typed_config)
+                # The last one of ours sends the request, and no user's filter that does so stands behind it.
+                kept = gate.exit_http[:-1] if router.upstream_http_filters else gate.exit_http
+                _put_first(router.upstream_http_filters, kept)
+                one.typed_config.Pack(router, deterministic=True)
+
+    if not any(_change_connection_manager(one, guard) for one in chain.filters):
+        _put_first(chain.filters, [gate.entry_tcp])
+
+
+def _put_first(field: Any, added: Sequence[Any]) -> None:
+    kept = list(field)
+    del field[:]
+    field.extend([*added, *kept])
 
 
 def mark_option(mark: int) -> dict[str, Any]:
@@ -96,6 +147,17 @@ def port_of(listener: Any) -> int:
 def _listen(address: Any, ip: str, port: int) -> None:
     address.socket_address.address = ip
     address.socket_address.port_value = port
+
+
+def _find_destination(listener: Any) -> None:
+    """Have Envoy look where a client wanted to go: it takes a listener's own address for that otherwise."""
+    if not any(one.typed_config.type_url == messages.URL + _ORIGINAL_DST for one in listener.listener_filters):
+        added = messages.new(
+            "envoy.config.listener.v3.ListenerFilter",
+            name="envoy.filters.listener.original_dst",
+            typed_config={"@type": messages.URL + _ORIGINAL_DST},
+        )
+        _put_first(listener.listener_filters, [added])
 
 
 def _change_connection_manager(network_filter: Any, change: Callable[[Any], None]) -> bool:

@@ -22,6 +22,7 @@ from mesh.envoy.admin import AdminError
 from mesh.envoy.node import EnvoyNode, Extra
 from mesh.envoyconfig import messages
 from mesh.envoyconfig.admission import Admission
+from mesh.envoyconfig.guarding import ACCESS_LOG, discovered, gate_of
 from mesh.envoyconfig.listeners import Place
 from mesh.envoyconfig.translate import Translation, translate
 from mesh.resources.base import Key
@@ -32,7 +33,6 @@ log: Final = structlog.get_logger(component="envoyconfig")
 
 _FIELDS: Final = {messages.ROUTES: "routes", messages.ENDPOINTS: "endpoints", messages.SECRET: "secrets"}
 _SOURCE: Final = "envoy.config.core.v3.ConfigSource"
-_ACCESS_LOG: Final = "envoy.config.accesslog.v3.AccessLog"
 _OBSERVED_AT: Final = "egress"
 """Requests are told as those of the client's side: what they meet at the backend is told there."""
 
@@ -55,6 +55,7 @@ class NodeEnvoyConfigs:
             pod_ranges=tuple(ip_network(one) for one in node.spec.pod_cidrs),
             own=tuple(ip_address(one) for one in (*ipam.router_addresses(node), *ipam.ingress_addresses(node))),
             ingress=tuple(ip_address(one) for one in ipam.ingress_addresses(node)),
+            gate=gate_of(discovered(envoy), _OBSERVED_AT, envoy.records_file),
             downstream_logs=_logs(records.downstream_logs(_OBSERVED_AT, envoy.records_file)),
             upstream_logs=_logs(records.upstream_logs(_OBSERVED_AT, envoy.records_file)),
         )
@@ -126,4 +127,4 @@ def _by_name(found: Sequence[Any]) -> Mapping[str, dict[str, Any]]:
 
 
 def _logs(plain: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
-    return tuple(messages.new(_ACCESS_LOG, **one) for one in plain)
+    return tuple(messages.new(ACCESS_LOG, **one) for one in plain)

@@ -104,7 +104,7 @@ class _Work:
             naming.complete(message, names, self._place.source)
             kind = message.DESCRIPTOR.full_name
             if kind == messages.LISTENER:
-                listeners.complete(message, self._place)
+                listeners.complete(message, self._place, keeps_source=config.keeps_source)
                 own.append(message)
             elif kind == messages.CLUSTER:
                 clusters.complete(message, written, self._place)

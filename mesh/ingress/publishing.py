@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mesh.cluster import Cluster
-from mesh.envoyconfig.documents import CiliumEnvoyConfig, EnvoyConfigSpec
+from mesh.envoyconfig.documents import USE_ORIGINAL_SOURCE, CiliumEnvoyConfig, EnvoyConfigSpec
 from mesh.ingress.render import config_spec
 from mesh.ingress.routes import Door
 from mesh.ingress.secrets import SECRETS_NAMESPACE, Secret
@@ -113,7 +113,12 @@ def _config(label: str, one: Publication) -> CiliumEnvoyConfig:
     return CiliumEnvoyConfig(
         api_version="cilium.io/v2",
         kind="CiliumEnvoyConfig",
-        metadata=Metadata(name=one.config, namespace=one.namespace, labels={label: "true"}),
+        metadata=Metadata(
+            name=one.config,
+            namespace=one.namespace,
+            labels={label: "true"},
+            annotations={USE_ORIGINAL_SOURCE: "false"},
+        ),
         spec=EnvoyConfigSpec.model_validate(config_spec(one.doors, one.namespace, one.service)),
     )
 

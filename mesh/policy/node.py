@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bpf.policies import MAX_ENTRIES, EndpointPolicy
-from mesh.identities import HOST, UNKNOWN, as_text
+from mesh.identities import HOST, INGRESS, UNKNOWN, as_text
 from mesh.identities import LAST as LAST_CLUSTER_IDENTITY
 from mesh.identities import number as identity_number
 from mesh.policy.compiling import Compiled, Compiler, Settings, Subject, correlation
 from mesh.policy.documents.cilium import CiliumCIDRGroup
 from mesh.policy.documents.fields import Network
 from mesh.policy.documents.kinds import PolicyDocument, policies_among
+from mesh.policy.judging import Whole
 from mesh.policy.local import LocalIdentities
 from mesh.policy.nodes import NodeIdentities, host_labels
 from mesh.policy.outcome import Outcome, Refusal
@@ -48,6 +49,7 @@ from mesh.resources.cluster import CiliumIdentity, Node
 from mesh.resources.pods import Pod
 from mesh.resources.services import Service
 
+_INGRESS: Final = Subject(INGRESS)
 _NOBODY: Final = Compiled(EndpointPolicy((), True, True))
 """For a pod whose first policy cannot be made: nothing passes. A node without its policy is as it was before."""
 
@@ -139,12 +141,20 @@ class NodePolicies:
         local = self.local.identities()
         self._selectors.replace(self._cluster_identities | {one.number: one for one in local})
         self._selectors.keep(peers | {rule.subject for rule in rules if not rule.of_nodes})
-        problems = self._compile(rules, endpoints, self._revision)
+        problems = self._compile(rules, [*endpoints.values(), _INGRESS], self._revision)
         prefixes = {prefix: number for prefix, number in self.local.numbers.items() if prefix in wanted}
         policies = {number: self._made[subject].compiled.policy for number, subject in endpoints.items()}
         views = {number: self._made[subject].compiled.view for number, subject in endpoints.items()}
+        ingress = self._made[_INGRESS].compiled
         return Outcome(
-            policies, views, prefixes, [*local, *self.nodes.identities()], self.names, self.nodes.by_address, problems
+            policies=policies,
+            views=views,
+            ipcache=prefixes,
+            identities=[*local, *self.nodes.identities()],
+            names=self.names,
+            nodes=self.nodes.by_address,
+            ingress=Whole(ingress.policy, ingress.view),
+            problems=problems,
         )
 
     def rules_behind(self, endpoint_id: int) -> list[dict[str, Any]]:
@@ -215,8 +225,8 @@ class NodePolicies:
         self._cluster_identities = self._reserved | {number: identity for number, (_, identity) in labels.items()}
         self._cluster_identities |= {one.number: one for one in self.nodes.identities()}
 
-    def _compile(self, rules: Sequence[Rule], endpoints: Mapping[int, Subject], revision: int) -> list[Refusal]:
-        of_identity: dict[int, list[int]] = {subject.identity: [] for subject in endpoints.values()}
+    def _compile(self, rules: Sequence[Rule], subjects: Sequence[Subject], revision: int) -> list[Refusal]:
+        of_identity: dict[int, list[int]] = {subject.identity: [] for subject in subjects}
         for at, rule in enumerate(rules):
             for number in self._selected(rule, of_identity.keys()):
                 of_identity[number].append(at)
@@ -225,7 +235,7 @@ class NodePolicies:
         compiler = Compiler(self.settings, self._selectors.numbers, self._cluster_ports, self.proxies)
         problems: list[Refusal] = []
         made: dict[Subject, _Made] = {}
-        for subject in dict.fromkeys(endpoints.values()):
+        for subject in dict.fromkeys(subjects):
             meant = of_identity[subject.identity]
             named = any(_has_names(rules[at]) for at in meant)
             signature = (
@@ -242,7 +252,7 @@ class NodePolicies:
             except PolicyConflict as error:
                 made[subject] = old or _Made(None, Compiled() if subject.identity == HOST else _NOBODY, revision)
                 documents = tuple(dict.fromkeys(self._documents_now[at] for at in meant))
-                numbers = tuple(sorted(number for number, one in endpoints.items() if one == subject))
+                numbers = tuple(sorted(number for number, one in self._subjects.items() if one == subject))
                 keeps_old = made[subject].compiled is not _NOBODY
                 problems.append(Refusal(documents, subject.identity, numbers, str(error), keeps_old))
             else:
@@ -303,12 +313,13 @@ def cluster_ports(resources: Iterable[Resource]) -> dict[tuple[str, int], frozen
 
 
 def idle_selectors(documents: Iterable[PolicyDocument], resources: Sequence[Resource]) -> list[str]:
-    """Warnings about policies whose subject no pod or node of the cluster is: one line each."""
-    known = [
+    """Warnings about policies whose subject is nobody in the cluster: no pod, node or load balancer. One line each."""
+    pods = (
         Identity(identity_number(one), tuple(as_text(one.security_labels)))
         for one in resources
         if isinstance(one, CiliumIdentity) and identity_number(one) <= LAST_CLUSTER_IDENTITY
-    ]
+    )
+    known = [reserved_identities()[INGRESS], *pods]
     nodes = [Identity(HOST, host_labels(one)) for one in resources if isinstance(one, Node)]
     context = Context()
     warnings = []

@@ -8,11 +8,12 @@ Elsewhere: node.py decides; cli/mesh/settling.py tells whoever applied the polic
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bpf.policies import EndpointPolicy
 from mesh.policy.documents.fields import Network
+from mesh.policy.judging import Whole
 from mesh.policy.peers import Identity
 from mesh.policy.view import ProxyView
 from mesh.resources.base import Key
@@ -69,5 +70,7 @@ class Outcome:
     """What the toFQDNs selectors were taken to stand for."""
     nodes: Mapping[str, int]
     """Identities of other nodes that are told apart, by the address of the node."""
+    ingress: Whole = field(default_factory=Whole)
+    """Of the node's load balancers, that is of the reserved identity; no kernel needs it."""
     problems: Sequence[Refusal] = ()
     """Endpoints that do not get what their policies say, and why."""

@@ -19,7 +19,7 @@ from typing import Any
 import envoy
 
 from mesh.envoyconfig import messages, validation
-from mesh.envoyconfig.listeners import Place
+from mesh.envoyconfig.listeners import Gate, Place
 from mesh.envoyconfig.translate import Translation, translate
 from mesh.resources.base import Resource
 from tests.support.cluster import node
@@ -131,7 +131,7 @@ class Running:
 
 
 @contextmanager
-def running(resources: Sequence[Resource], folder: Path) -> Iterator[Running]:
+def running(resources: Sequence[Resource], folder: Path, gate: Gate | None = None) -> Iterator[Running]:
     """Translate the resources for a node and run Envoy with the outcome."""
     ports: dict[str, int] = {}
 
@@ -143,6 +143,7 @@ def running(resources: Sequence[Resource], folder: Path) -> Iterator[Running]:
         source=lambda *_: messages.new("envoy.config.core.v3.ConfigSource", ads={}),
         pod_ranges=(POD_RANGE,),
         ingress=(INGRESS,),
+        gate=gate,
     )
     found = Running(translate(resources, node(0), place), ports)
     path = folder / "bootstrap.json"

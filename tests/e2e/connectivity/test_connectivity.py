@@ -35,6 +35,8 @@ REPRESENTATIVE = (
     "^ingress-from-specific-namespace$",
     "^pod-to-ingress-service$",
     "^pod-to-ingress-service-deny-backend-service$",
+    "^pod-to-ingress-service-allow-ingress-identity$",
+    "^outside-to-ingress-service-deny-world-identity$",
     "^no-interrupted-connections-l7$",
     "^no-unexpected-packet-drops$",
 )
