@@ -133,6 +133,7 @@ _Static_assert(sizeof(struct policy_entry) == 12, "layout known to maps.py");
 #define POLICY_DENY		1
 #define POLICY_PREFIX_SHIFT	3
 #define POLICY_AUTH_TYPE	0x7F
+#define POLICY_AUTH_BY_NAME	0x80
 
 /* One entry is no rule: its cookie says how the map is to be used. It stands in the map, so that both change at once. */
 #define POLICY_SETTINGS_IDENTITY	0xFFFFFFFF

@@ -26,11 +26,24 @@ struct policy_question {
 struct policy_answer {
 	const struct policy_entry *entry;	/* NULL: nothing is said, so denied */
 	__u8	match;			/* enum policy_match */
+	__u8	auth_type;		/* 0: nobody has to prove anything */
 };
 
 static __always_inline __u8 policy_prefix_length(const struct policy_entry *entry)
 {
 	return entry->flags >> POLICY_PREFIX_SHIFT;
+}
+
+/* An entry that does not name a type of its own leaves it to the other one that fits, if that is stricter. */
+static __always_inline __u8 policy_auth_type(const struct policy_entry *winner, const struct policy_entry *other)
+{
+	__u8 type = winner->auth & POLICY_AUTH_TYPE;
+
+	if (winner->flags & POLICY_DENY)
+		return 0;
+	if (other && !(winner->auth & POLICY_AUTH_BY_NAME) && (other->auth & POLICY_AUTH_TYPE) > type)
+		return other->auth & POLICY_AUTH_TYPE;
+	return type;
 }
 
 static __always_inline struct policy_answer
@@ -43,7 +56,7 @@ policy_ask(void *policy, const struct packet *pkt, const struct policy_question 
 		.protocol = pkt->protocol,
 		.dport = pkt->dport,
 	};
-	const struct policy_entry *mine, *any;
+	const struct policy_entry *mine, *any = NULL;
 
 	/* The id of an echo is no port; policies speak of types. */
 	if (pkt->protocol == IPPROTO_ICMP || pkt->protocol == IPPROTO_ICMPV6)
@@ -58,13 +71,13 @@ policy_ask(void *policy, const struct packet *pkt, const struct policy_question 
 	if (mine && (mine->precedence > any->precedence ||
 		     (mine->precedence == any->precedence && policy_prefix_length(mine) >= policy_prefix_length(any))))
 		goto mine_wins;
-	return (struct policy_answer){ .entry = any,
+	return (struct policy_answer){ .entry = any, .auth_type = policy_auth_type(any, mine),
 		.match = policy_prefix_length(any) > 8 ? MATCH_L4_ONLY :
 			 policy_prefix_length(any) ? MATCH_PROTO_ONLY : MATCH_ALL };
 mine_wins:
 	if (!mine)
 		return (struct policy_answer){ .match = MATCH_NONE };
-	return (struct policy_answer){ .entry = mine,
+	return (struct policy_answer){ .entry = mine, .auth_type = policy_auth_type(mine, any),
 		.match = policy_prefix_length(mine) > 8 ? MATCH_L3_L4 :
 			 policy_prefix_length(mine) ? MATCH_L3_PROTO : MATCH_L3_ONLY };
 }
@@ -96,7 +109,7 @@ send_verdict(struct __sk_buff *skb, const struct packet *pkt, const struct polic
 		.protocol = pkt->protocol,
 		.flags = question->direction | answer->match << VERDICT_MATCH_SHIFT |
 			 (pkt->family == FAMILY_IPV6 ? VERDICT_IPV6 : 0) | (audited ? VERDICT_AUDITED : 0),
-		.auth_type = answer->entry ? answer->entry->auth & POLICY_AUTH_TYPE : 0,
+		.auth_type = answer->auth_type,
 		.cookie = answer->entry ? answer->entry->cookie : 0,
 	};
 
@@ -117,13 +130,12 @@ static __always_inline int
 policy_verdict(struct packet *pkt, const struct policy_question *question, const struct policy_answer *answer)
 {
 	const struct policy_entry *entry = answer->entry;
-	__u8 auth_type;
+	__u8 auth_type = answer->auth_type;
 
 	if (!entry)
 		return DROP(pkt, DROP_POLICY_DENIED, 0);
 	if (entry->flags & POLICY_DENY)
 		return DROP(pkt, DROP_POLICY_DENY, 0);
-	auth_type = entry->auth & POLICY_AUTH_TYPE;
 	if (auth_type && (auth_type != AUTH_REQUIRED ||
 			  !is_authenticated(question->direction == METRIC_EGRESS ? &pkt->daddr : &pkt->saddr,
 					    pkt->family, question->own_identity, question->identity)))

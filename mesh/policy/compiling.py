@@ -92,6 +92,8 @@ Cells = dict[Block, _Cell]
 """What is said about an identity."""
 _PASSES: Final = -1
 """In place of a statement's index: everything is allowed, by no rule."""
+_NODE_PASSES: Final = -2
+"""The same for the pods' own node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,24 +161,32 @@ class Compiler:
         if self._is_open(subject, rules, egress):
             about.setdefault(0, []).append(_PASSES)
         if not egress and self.settings.allow_localhost:
-            about.setdefault(identities.HOST, []).append(_PASSES)
+            about.setdefault(identities.HOST, []).append(_NODE_PASSES)
         # Many identities, and the same is said about most of them.
         alike: dict[tuple[int, ...], list[int]] = {}
         for identity, each in about.items():
             alike.setdefault(tuple(each), []).append(identity)
         for indices, members in alike.items():
-            cells: Cells = {}
-            for index in indices:
-                if index == _PASSES:
-                    _put(cells, (0, 0, 0), ALLOW, False, 0, 0, ())
-                else:
-                    self._add(cells, *said[index], subject)
+            cells = self._cells(said, indices, subject)
+            _inherit(cells)
             for (protocol, port, bits), cell in _uncovered(cells):
                 names = frozenset(cell.rules)
                 cookie = cookies.setdefault(names, len(cookies) + 1) if names else 0
                 strength = cell.precedence, cell.deny, cell.proxy_port, cell.auth
                 for identity in members:
                     yield PolicyEntry(egress, identity, protocol, port, bits, *strength, cookie)
+
+    def _cells(self, said: Sequence[tuple[int, Entry]], indices: Iterable[int], subject: Subject) -> Cells:
+        """What some statements say together."""
+        cells: Cells = {}
+        # The node can prove nothing, whatever its pods want of others.
+        proofs = any(entry.auth for _, entry in said)
+        for index in indices:
+            if index in (_PASSES, _NODE_PASSES):
+                _put(cells, (0, 0, 0), ALLOW, False, 0, AUTH_EXPLICIT if index == _NODE_PASSES and proofs else 0, ())
+            else:
+                self._add(cells, *said[index], subject)
+        return cells
 
     def _add(self, cells: Cells, at: int, entry: Entry, subject: Subject) -> None:
         for ports in entry.ports:
@@ -246,6 +256,21 @@ def _put(
         # Of two proxies as strong as each other, the one with the lower port is asked.
         cell.proxy_port = min(cell.proxy_port, proxy_port)
         cell.rules.update(rules)
+
+
+def _inherit(cells: Cells) -> None:
+    """Authentication for statements that say nothing of it: what the closest wider statement says by name.
+
+    What is said of any peer is not looked at: the kernel does, for the packet at hand.
+    """
+    named = {block: cell.auth for block, cell in cells.items() if cell.auth & AUTH_EXPLICIT and not cell.deny}
+    if not named:
+        return
+    lengths = sorted({bits if protocol else -1 for protocol, _, bits in named})
+    for block, cell in cells.items():
+        if not cell.deny and not cell.auth & AUTH_EXPLICIT:
+            wider = [above for above in _wider(block, lengths) if above in named]
+            cell.auth = named[wider[-1]] & ~AUTH_EXPLICIT if wider else 0
 
 
 def _uncovered(of_identity: Mapping[Block, _Cell]) -> Iterable[tuple[Block, _Cell]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bpf.policies import EndpointPolicy, PolicyEntry
 from mesh.policy.peers import Identity
-from mesh.policy.rules import Entry, Ports, Rule
+from mesh.policy.rules import AUTH_EXPLICIT, Entry, Ports, Rule
 
 ALLOWED, DENIED, REFUSED, REDIRECTED = "allowed", "denied by a rule", "allowed by none", "redirected"
 
@@ -65,6 +65,8 @@ class Answer:
     verdict: str
     match: int
     """enum policy_match."""
+    auth: int = 0
+    """Authentication type that is wanted."""
 
 
 def look_up(policy: EndpointPolicy, flow: Flow) -> Answer:
@@ -89,7 +91,10 @@ def look_up(policy: EndpointPolicy, flow: Flow) -> Answer:
     )
     if winner.deny:
         return Answer(DENIED, match)
-    return Answer(REDIRECTED if winner.proxy_port else ALLOWED, match)
+    auth = winner.auth & ~AUTH_EXPLICIT
+    if not winner.auth & AUTH_EXPLICIT:
+        auth = max(one.auth & ~AUTH_EXPLICIT for one in (mine, anybody) if one is not None)
+    return Answer(REDIRECTED if winner.proxy_port else ALLOWED, match, auth)
 
 
 def _longest(entries: Sequence[PolicyEntry], identity: int, flow: Flow) -> PolicyEntry | None:

@@ -114,6 +114,22 @@ def test_who_sends_may_have_to_know_its_peer(cluster: Cluster, datapath: Datapat
     assert asks(cluster)
 
 
+ICMP, ECHO = 1, 8
+
+
+@pytest.mark.parametrize(("any_auth", "passes"), [(0, False), (0x80, True)])
+def test_an_entry_that_names_nothing_leaves_it_to_the_other_one(
+    cluster: Cluster, datapath: Datapath, any_auth: int, passes: bool
+) -> None:
+    # Both fit; the one about any peer decides, because it is more precise about the protocol.
+    entries = (PolicyEntry(False, 0, ICMP, ECHO, 16, auth=any_auth), PolicyEntry(False, CLIENT, auth=0x81))
+    datapath.set_policy(cluster.server.endpoint.endpoint_id, EndpointPolicy(entries, enforced_ingress=True))
+    assert asks(cluster, timeout_s=1.0 if passes else DENIED_S) is passes
+    [verdict] = [event for event in cluster.log.collect() if event.what == "verdict"]
+    assert verdict.ext_error == (0 if passes else 1), "the type that was wanted"
+    assert verdict.match == 3, "L4-Only, either way"
+
+
 def test_what_always_fails_is_never_asked_for(cluster: Cluster, datapath: Datapath) -> None:
     datapath.set_policy(cluster.server.endpoint.endpoint_id, required(0x82))
     datapath.auth().allow(PAIR, now_ns() + MINUTE_NS)

@@ -247,3 +247,48 @@ def test_the_observer_learns_which_rules_stand_behind_each_port_of_a_small_range
     ]
     assert listed[0]["rules"] == [["k8s:io.cilium.k8s.policy.name=p"]]
     assert {one["revision"] for one in listed} == {7}
+
+
+def web(auth: int, ports: Ports = ALL_PORTS, *, anybody: bool = False, deny: bool = False) -> Rule:
+    """Peers of the app web, or all, may come in."""
+    peers = None if anybody else (LabelPeer((Term("any:app", "In", frozenset({"web"})),)),)
+    return Rule(LabelPeer(), (Entry(False, deny, peers, (ports,), auth),), True, False)
+
+
+HTTP = Ports(TCP, 80, 80)
+NAMED, REQUIRED, FAILING, OFF = 0x80, 1, 2, 0
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ([web(NAMED | REQUIRED)], REQUIRED),
+        ([web(0), web(NAMED | REQUIRED)], REQUIRED),
+        ([web(NAMED | OFF), web(NAMED | REQUIRED)], REQUIRED),
+        ([web(NAMED | REQUIRED), web(NAMED | FAILING)], FAILING),
+        # Said of all ports, and nothing of it where one port is meant.
+        ([web(0, HTTP), web(NAMED | REQUIRED)], REQUIRED),
+        ([web(0, HTTP), web(NAMED | REQUIRED), web(NAMED | FAILING, anybody=True)], FAILING),
+        ([web(0, HTTP), web(NAMED | FAILING, Ports(TCP, 64, 127)), web(NAMED | REQUIRED)], FAILING),
+        ([web(0, HTTP), web(NAMED | FAILING, Ports(UDP, 80, 80)), web(0)], OFF),
+        # Said of anybody.
+        ([web(0), web(NAMED | REQUIRED, anybody=True)], REQUIRED),
+        ([web(0, HTTP), web(NAMED | REQUIRED, HTTP, anybody=True)], REQUIRED),
+        ([web(NAMED | REQUIRED), web(0, HTTP, anybody=True)], REQUIRED),
+        ([web(NAMED | REQUIRED), web(NAMED | OFF, HTTP, anybody=True)], OFF),
+        # By name is stronger than what is inherited.
+        ([web(NAMED | OFF, HTTP), web(NAMED | REQUIRED)], OFF),
+        ([web(NAMED | OFF), web(NAMED | REQUIRED, anybody=True)], OFF),
+    ],
+)
+def test_authentication_is_what_is_said_by_name_else_by_something_wider(said: list[Rule], wanted: int) -> None:
+    for order in (said, said[::-1]):
+        assert look_up(compile_for(ME, order), Flow(False, PODS[2], TCP, 80)).auth == wanted
+
+
+def test_the_node_has_nothing_to_prove_to_its_pods() -> None:
+    anybody = compile_for(ME, [web(NAMED | REQUIRED, anybody=True)])
+    assert look_up(anybody, Flow(False, IDENTITIES[1], TCP, 80)).auth == OFF
+    policy = compile_for(ME, [web(NAMED | REQUIRED), web(0, HTTP)])
+    assert [one.auth for one in policy.entries if one.identity == 1] == [NAMED]
+    assert all(one.auth & ~NAMED == REQUIRED for one in policy.entries if one.identity != 1)
