@@ -12,7 +12,7 @@ import errno
 import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -125,10 +125,12 @@ class NodeDevices:
 
     def _address(self, node: Node, pod_mtu: int) -> None:
         host = self._index(HOST_DEVICE)
-        clusters: tuple[IPv4Network | IPv6Network, ...] = ipam.CLUSTER_CIDRS
-        services: tuple[IPv4Network | IPv6Network, ...] = ipam.SERVICE_CIDRS
-        own = zip(ipam.router_addresses(node), ipam.ingress_addresses(node), strict=True)
-        for (router, ingress), cluster, service in zip(own, clusters, services, strict=True):
+        # A node may have a range of one version only.
+        clusters: dict[int, IPv4Network | IPv6Network] = {one.version: one for one in ipam.CLUSTER_CIDRS}
+        services: dict[int, IPv4Network | IPv6Network] = {one.version: one for one in ipam.SERVICE_CIDRS}
+        for router, ingress in zip(ipam.router_addresses(node), ipam.ingress_addresses(node), strict=True):
+            version = ip_address(router).version
+            cluster, service = clusters[version], services[version]
             # nodad: duplicate detection would leave the address unusable for a second, and nobody can answer it here.
             extra: dict[str, Any] = {"flags": _IFA_F_NODAD} if cluster.version == 6 else {}
             for address in (router, ingress):

@@ -68,3 +68,21 @@ def test_a_device_that_is_missing_is_told(netns: str) -> None:
     assert inside(netns, told)["message"].startswith("no device cilium_host, cilium_vxlan;")
     ip("link add cilium_host type veth peer name cilium_vxlan", netns=netns)
     assert inside(netns, told) == {"state": "ok", "message": "tunnel cilium_vxlan (UDP 8472), devices eth0"}
+
+
+def test_a_node_may_have_a_range_of_one_ip_version_only(netns: str) -> None:
+    node = Node(
+        api_version="v1",
+        kind="Node",
+        metadata=Metadata(name="host"),
+        spec=NodeSpec.model_validate({"podCIDRs": ["10.244.3.0/24"]}),
+    )
+
+    def prepare() -> None:
+        devices = NodeDevices()
+        devices.prepare(node, "eth0")
+        devices.close()
+
+    inside(netns, prepare)
+    assert any("inet 10.244.3.1/32" in line for line in shown(netns, "-4", "addr", "show", "dev", "cilium_host"))
+    assert not any("inet6 fd00" in line for line in shown(netns, "-6", "addr", "show", "dev", "cilium_host"))
