@@ -51,8 +51,16 @@ class Table(Generic[V]):
         return index
 
     def intern_all(self, values: Iterable[V | None]) -> npt.NDArray[np.uint32]:
-        """The indices of `values`; None gives 0. For bringing another side's table into this one."""
-        return np.fromiter((0 if value is None else self.intern(value) for value in values), np.uint32)
+        """The indices of `values`; None gives 0. As `intern`, without a call for each."""
+        known, index = self.values, self._index
+        found = []
+        for value in values:
+            at = 0 if value is None else index.get(value)
+            if at is None:
+                at = index[value] = len(known)  # type: ignore[index]  # None has its index above
+                known.append(value)
+            found.append(at)
+        return np.array(found, np.uint32)
 
     def keep(self, used: Iterable[int]) -> npt.NDArray[np.uint32]:
         """Forget all values but those at `used` (sorted, distinct); returns new index by old index."""

@@ -27,7 +27,7 @@ import structlog
 
 from model.decode import Decoded, Decoder
 from model.decode.few import FewDecoder
-from model.decode.lines import Lines, is_line, join_lines, read_lines
+from model.decode.lines import Lines, is_line, join_lines, lines_of, read_lines
 from model.events import EventBatch
 from model.ring import Ring
 from model.row import Rows, empty_rows
@@ -120,12 +120,10 @@ class Pipeline:
         """Take records from the socket."""
         if self._recorder is not None:
             self._recorder.offer(records)
-        texts: tuple[list[bytes], list[bytes]] = [], []
-        for one in records.lines:
-            texts[is_line(one)].append(one)
-        if texts[True]:
-            self._order.add_lines(self._read(texts[True]), records.time_ns)
-        parsed = list(self._parsed(texts[False]))
+        lines, others = lines_of(records.lines)
+        if lines:
+            self._order.add_lines(self._read(lines), records.time_ns)
+        parsed = list(self._parsed(others))
         agents = [one for one in parsed if _is_agents(one)]
         if agents:
             self._store_rows(self._decoded_records(agents, [records.time_ns] * len(agents)))

@@ -15,7 +15,7 @@ with another number of fields is refused.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -115,6 +115,14 @@ def is_line(text: bytes) -> bool:
     return _SEPARATOR in text
 
 
+def lines_of(records: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[bytes]]:
+    """Such lines, and what is none; usually all are."""
+    lines = [one for one in records if _SEPARATOR in one]
+    if len(lines) == len(records):
+        return lines, ()
+    return lines, [one for one in records if _SEPARATOR not in one]
+
+
 def read_lines(texts: Sequence[bytes]) -> Lines:
     """Those of the lines that can be read."""
     try:
@@ -207,7 +215,7 @@ class LineDecoder:
         shapes = [one for one in found if one is not None]
         rows = np.frombuffer(bytearray(b"".join([one.row for one in shapes])), ROW)
         rows["ts_ns"] = times_ns
-        rows["aux"] = list(map(self._resolver.tables.aux.intern, self._auxes(shapes, lines)))
+        rows["aux"] = self._resolver.tables.aux.intern_all(self._auxes(shapes, lines))
         answers = np.array([one.is_response for one in shapes], np.bool_)
         for name, mine in (("sport", ~answers), ("dport", answers)):
             rows[name][mine] = lines.ports[mine]
@@ -217,11 +225,13 @@ class LineDecoder:
                 rows[field][at] = self._resolver.service(shape.client, int(lines.ports[at]))
         return rows
 
-    def _auxes(self, shapes: Sequence[_Shape], lines: Lines) -> Iterable[bytes]:
+    def _auxes(self, shapes: Sequence[_Shape], lines: Lines) -> list[bytes]:
         """Aux entries: concatenations and nothing else, because this is what each line costs."""
         latencies = np.clip(lines.times_ns - lines.began_ns, 0, _LARGEST)
         texts = varints(latencies.astype(np.uint64), _LATENCY_BYTES).view(f"V{_LATENCY_BYTES}").ravel().tolist()
         known = self._pieces
+        found: list[bytes] = []
+        add, join = found.append, b"".join
         for shape, request_id, trace, url, latency, ms in zip(
             shapes,
             _hidden(lines.request_ids) if self._hides_id else lines.request_ids,
@@ -239,11 +249,13 @@ class LineDecoder:
             if shape.is_response:
                 key = (shape.number, len(request_id), 0, len(url), ms)
                 first, then, third, fourth, last = known.get(key) or self._make_pieces(shape, key)
-                yield b"".join((first, latency, then, url, third, request_id, fourth, url, last, more))
+                add(join((first, latency, then, url, third, request_id, fourth, url, last, more)))
             else:
                 key = (shape.number, len(request_id), len(trace), len(url), 0)
                 first, then, third, fourth, last = known.get(key) or self._make_pieces(shape, key)
-                yield b"".join((first, url, then, trace, third, request_id, fourth, url, last, more))
+                add(join((first, url, then, trace, third, request_id, fourth, url, last, more)))
+
+        return found
 
     def _make_pieces(self, shape: _Shape, key: tuple[int, int, int, int, int]) -> _Pieces:
         """Everything around texts of these lengths."""
