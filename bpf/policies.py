@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from bpf import maps
 from bpf.handles import Map, MapType
@@ -29,6 +30,10 @@ MAX_ENTRIES: Final = 16384
 ALLOW: Final = 1
 """Precedence of a plain allow."""
 ALL_PORTS: Final = 0
+
+AUTH_EXPLICIT: Final = 0x80
+"""Beside a type of authentication: a rule names it."""
+_AUTH_TYPE: Final = 0x7F
 
 _NO_PREALLOC: Final = 1
 _ALL_BITS: Final = 16
@@ -59,7 +64,7 @@ class PolicyEntry(NamedTuple):
     proxy_port: int = 0
     """Where a proxy listens that decides further; 0: none."""
     auth: int = 0
-    """Authentication type, 0x80 added where a rule names it."""
+    """Authentication type, with AUTH_EXPLICIT where a rule names it."""
     cookie: int = 0
     """Names the rules behind this entry in verdict events."""
 
@@ -125,7 +130,29 @@ def encode(policy: EndpointPolicy) -> Content:
     values["auth"] = auth
     values["precedence"] = precedence
     values["cookie"] = cookie
+    values["flags"] |= _final(keys, values).astype(np.uint8) * np.uint8(maps.POLICY_FINAL)
     return Content(keys.tobytes(), values.tobytes())
+
+
+def _final(keys: npt.NDArray[np.void], values: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+    """Entries about one identity to which nothing said about any identity can add: the kernel asks once then."""
+    strength = values["precedence"].astype(np.uint64) << np.uint64(8) | values["flags"] >> maps.POLICY_PREFIX_SHIFT
+    auth = values["auth"] & _AUTH_TYPE
+    settled = (values["flags"] & maps.POLICY_DENY | values["auth"] & AUTH_EXPLICIT) != 0
+    found = np.zeros(len(keys), np.bool_)
+    for egress in (0, 1):
+        general = (keys["egress"] == egress) & (keys["identity"] == 0)
+        special = (keys["egress"] == egress) & (keys["identity"] != 0)
+        for protocol in np.unique(keys["protocol"][special]):
+            mine = special & (keys["protocol"] == protocol)
+            # Protocol 0 stands for each of them.
+            rivals = general & ((keys["protocol"] == protocol) | (keys["protocol"] == 0) | (protocol == 0))
+            if not rivals.any():
+                found |= mine
+                continue
+            wins = strength >= strength[rivals].max()
+            found |= mine & wins & (settled | (auth >= auth[rivals].max()))
+    return found
 
 
 def decode(keys: bytes, values: bytes) -> EndpointPolicy:

@@ -119,6 +119,9 @@ int from_netdev(struct __sk_buff *skb)
 		.ifindex = skb->ifindex,
 		.monitor = MONITOR_DEFAULT,
 	});
+	/* The tunnel's end looks at what is in it. Whose it is matters only where not everybody may speak to the node. */
+	if (!ret && tunnel_flag(&pkt, config) && !(config->flags & NODE_HOST_POLICY))
+		return TC_ACT_OK;
 	drop.src_identity = identity_of(&pkt.saddr, pkt.family);
 	/* What cannot be read here is not for a pod; the stack may know better. So it does with tunnels of nodes. */
 	if (ret)

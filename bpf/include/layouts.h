@@ -123,7 +123,7 @@ _Static_assert(sizeof(struct policy_key) == 12, "layout known to maps.py");
 
 struct policy_entry {
 	__be16	proxy_port_be;		/* 0: no proxy */
-	__u8	flags;			/* POLICY_DENY; prefix length of protocol and port from POLICY_PREFIX_SHIFT on */
+	__u8	flags;			/* POLICY_*; prefix length of protocol and port from POLICY_PREFIX_SHIFT on */
 	__u8	auth;			/* type in the low 7 bits; 0x80: asked for by name */
 	__u32	precedence;
 	__u32	cookie;			/* which rules made this entry */
@@ -131,6 +131,7 @@ struct policy_entry {
 _Static_assert(sizeof(struct policy_entry) == 12, "layout known to maps.py");
 
 #define POLICY_DENY		1
+#define POLICY_FINAL		2	/* whatever is said about any identity changes nothing: need not be asked for */
 #define POLICY_PREFIX_SHIFT	3
 #define POLICY_AUTH_TYPE	0x7F
 #define POLICY_AUTH_BY_NAME	0x80

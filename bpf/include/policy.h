@@ -4,7 +4,8 @@
  * space builds a map aside and puts it in its place in one step, so a packet meets the old policy or the new one.
  *
  * Two questions are asked: what is said about this identity, and what about any. A map holds, for each of the two, the
- * longest prefix of protocol and port; that the longest is also the one that decides is user space's care.
+ * longest prefix of protocol and port; that the longest is also the one that decides is user space's care, and so is to
+ * say of which entries the second question has no answer that counts.
  */
 #ifndef FLOWSCOPE_POLICY_H
 #define FLOWSCOPE_POLICY_H
@@ -12,8 +13,6 @@
 #include "auth.h"
 #include "conntrack.h"
 #include "events.h"
-
-#define POLICY_PRECEDENCE_MAX	0xFFFFFFFF
 
 struct policy_question {
 	__u16	endpoint_id;
@@ -62,7 +61,7 @@ policy_ask(void *policy, const struct packet *pkt, const struct policy_question 
 	if (pkt->protocol == IPPROTO_ICMP || pkt->protocol == IPPROTO_ICMPV6)
 		key.dport = bpf_htons(pkt->icmp_type);
 	mine = bpf_map_lookup_elem(policy, &key);
-	if (mine && mine->precedence == POLICY_PRECEDENCE_MAX)
+	if (mine && mine->flags & POLICY_FINAL)
 		goto mine_wins;
 	key.identity = 0;
 	any = bpf_map_lookup_elem(policy, &key);

@@ -13,8 +13,8 @@ from itertools import count
 from typing import Final
 
 from bpf.facts import Address, AuthPair, Endpoint, IpcacheEntry, Prefix
-from bpf.policies import EndpointPolicy
-from mesh.policy.rules import AUTH_EXPLICIT, AUTH_REQUIRED
+from bpf.policies import AUTH_EXPLICIT, EndpointPolicy
+from mesh.policy.rules import AUTH_REQUIRED
 
 ANYBODY: Final = 0
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from bpf.policies import EndpointPolicy, PolicyEntry
+from bpf.policies import AUTH_EXPLICIT, EndpointPolicy, PolicyEntry
 from mesh import identities
 from mesh.policy.peers import INIT, Peer
 from mesh.policy.ports import ProxyPorts
-from mesh.policy.rules import AUTH_EXPLICIT, Entry, Ports, Rule
+from mesh.policy.rules import Entry, Ports, Rule
 from mesh.policy.view import ProxyView, Span, proxy_view
 
 ORDINARY: Final = 0xFFFFFF00

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bpf.policies import MAX_ENTRIES, EndpointPolicy
+from bpf.policies import AUTH_EXPLICIT, MAX_ENTRIES, EndpointPolicy
 from mesh.identities import HOST, INGRESS, UNKNOWN, as_text
 from mesh.identities import LAST as LAST_CLUSTER_IDENTITY
 from mesh.identities import number as identity_number
@@ -41,7 +41,7 @@ from mesh.policy.peers import (
     reserved_identities,
 )
 from mesh.policy.ports import ProxyPorts
-from mesh.policy.rules import AUTH_EXPLICIT, AUTH_REQUIRED, PROTOCOLS, Rule
+from mesh.policy.rules import AUTH_REQUIRED, PROTOCOLS, Rule
 from mesh.policy.translate import Context, depends_on_context, rules_of
 from mesh.policy.view import PolicyConflict
 from mesh.resources.base import Key, Resource

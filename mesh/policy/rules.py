@@ -19,7 +19,6 @@ ICMP: Final = 1
 ICMPV6: Final = 58
 PROTOCOLS: Final = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP, "VRRP": 112, "IGMP": 2}
 
-AUTH_EXPLICIT: Final = 0x80
 AUTH_REQUIRED: Final = 1
 AUTH_TYPES: Final = {"disabled": 0, "required": AUTH_REQUIRED, "test-always-fail": 2}
 

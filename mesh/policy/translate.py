@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from bpf.policies import AUTH_EXPLICIT
 from mesh import identities
 from mesh.policy.documents.cilium import (
     CiliumCIDRGroup,
@@ -32,7 +33,6 @@ from mesh.policy.documents.ports import IcmpRule, PortDenyRule, PortProtocol, Po
 from mesh.policy.peers import ANY_SOURCE, FQDN_SOURCE, CidrPeer, EntityPeer, LabelPeer, NodePeer, Peer, Term
 from mesh.policy.rules import (
     ALL_PORTS,
-    AUTH_EXPLICIT,
     AUTH_TYPES,
     ICMP,
     ICMPV6,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bpf.policies import EndpointPolicy, PolicyEntry
+from bpf.policies import AUTH_EXPLICIT, EndpointPolicy, PolicyEntry
 from mesh.policy.peers import Identity
-from mesh.policy.rules import AUTH_EXPLICIT, Entry, Ports, Rule
+from mesh.policy.rules import Entry, Ports, Rule
 
 ALLOWED, DENIED, REFUSED, REDIRECTED = "allowed", "denied by a rule", "allowed by none", "redirected"
 
@@ -74,8 +74,8 @@ def look_up(policy: EndpointPolicy, flow: Flow) -> Answer:
     if not policy.enforced:
         return Answer(ALLOWED, 0)
     entries = policy.effective_entries()
-    mine = _longest(entries, flow.remote.number, flow)
-    anybody = _longest(entries, 0, flow)
+    mine = longest(entries, flow.remote.number, flow)
+    anybody = longest(entries, 0, flow)
     if mine is None and anybody is None:
         return Answer(REFUSED, 0)
     if mine is not None and anybody is not None:
@@ -97,7 +97,8 @@ def look_up(policy: EndpointPolicy, flow: Flow) -> Answer:
     return Answer(REDIRECTED if winner.proxy_port else ALLOWED, match, auth)
 
 
-def _longest(entries: Sequence[PolicyEntry], identity: int, flow: Flow) -> PolicyEntry | None:
+def longest(entries: Sequence[PolicyEntry], identity: int, flow: Flow) -> PolicyEntry | None:
+    """What one question to a map is answered with."""
     fitting = [
         entry
         for entry in entries
