@@ -155,11 +155,11 @@ def is_signed_by(certificate: str, trust: str) -> bool:
     """Whether the authority of that certificate has signed this one."""
     try:
         found, authority = _certificate(certificate), _certificate(trust)
-        public = authority.public_key()
-        assert isinstance(public, ec.EllipticCurvePublicKey)
-        assert found.signature_hash_algorithm is not None
-        public.verify(found.signature, found.tbs_certificate_bytes, ec.ECDSA(found.signature_hash_algorithm))
-    except (BadCertificate, InvalidSignature, AssertionError):
+        public, algorithm = authority.public_key(), found.signature_hash_algorithm
+        if not isinstance(public, ec.EllipticCurvePublicKey) or algorithm is None:
+            return False
+        public.verify(found.signature, found.tbs_certificate_bytes, ec.ECDSA(algorithm))
+    except (BadCertificate, InvalidSignature):
         return False
     return True
 

@@ -134,12 +134,24 @@ spec: {endpointSelector: {matchLabels: {run: NAME}}, ingress: [{}]}
     ]
 
 
-def test_host_policies_and_peers_that_cannot_be_enforced_are_refused(mesh: Typed) -> None:
-    policy = "{apiVersion: cilium.io/v2, kind: CiliumClusterwideNetworkPolicy, metadata: {name: a}, spec: SPEC}"
-    for spec in ("{nodeSelector: {}, ingress: [{}]}", "{endpointSelector: {}, egress: [{toNodes: [{}]}]}"):
-        code, said, complaint = mesh("apply", "-f", "-", stdin=policy.replace("SPEC", spec))
-        assert (code, said) == (1, "")
-        assert "hosts are not enforced here" in complaint or "nodes cannot be told apart" in complaint
+def test_host_policies_are_taken_and_groups_of_clouds_refused(mesh: Typed) -> None:
+    policy = "{apiVersion: cilium.io/v2, kind: CiliumClusterwideNetworkPolicy, metadata: {name: NAME}, spec: SPEC}"
+    for name, spec in {
+        "hosts": "{nodeSelector: {}, ingress: [{}]}",
+        "to-hosts": "{endpointSelector: {}, egress: [{toNodes: [{}]}]}",
+    }.items():
+        text = policy.replace("NAME", name).replace("SPEC", spec)
+        assert mesh("apply", "-f", "-", stdin=text)[:2] == (
+            0,
+            f"ciliumclusterwidenetworkpolicy.cilium.io/{name} created\n",
+        )
+    groups = policy.replace("NAME", "groups").replace(
+        "SPEC", "{endpointSelector: {}, egress: [{toGroups: [{aws: {}}]}]}"
+    )
+    code, said, complaint = mesh("apply", "-f", "-", stdin=groups)
+    assert (code, said) == (1, "")
+    assert "toGroups" in complaint
+    assert "CiliumCIDRGroup" in complaint
 
 
 def test_a_name_is_deleted_and_with_a_namespace_all_that_is_in_it(mesh: Typed, store: Path) -> None:

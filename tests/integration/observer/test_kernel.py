@@ -53,7 +53,7 @@ def test_under_overload_what_is_delivered_and_what_is_lost_add_up(tmp_path: Path
     with emitter(tmp_path) as kernel:
         flags = ["--events", "kernel", "--pin-dir", str(kernel.pin_dir), "--perf-buffer-kib", "256"]
         with observer_process(tmp_path, *flags, "--queue-events", "8192") as (process, address):
-            client = start_client(address, "--request", FOLLOW, "--seconds", "30", "--quiet", "1.5")
+            client = start_client(address, "--request", FOLLOW, "--seconds", "30", "--quiet", "5")
             for _ in range(20):
                 kernel.emit(50_000)
             result = finish_client(client)
