@@ -24,7 +24,7 @@ V = TypeVar("V", bound=Hashable)
 
 
 class Table(Generic[V]):
-    """Append-only list of distinct values. `values[0]` is None: absent."""
+    """Append-only list of values. Those interned are distinct. `values[0]` is None: absent."""
 
     __slots__ = ("_index", "values")
 
@@ -62,15 +62,20 @@ class Table(Generic[V]):
             found.append(at)
         return np.array(found, np.uint32)
 
+    def append_all(self, values: Sequence[V]) -> npt.NDArray[np.uint32]:
+        """The indices of `values`, each of its own: for what nobody will say again, so that none is looked for."""
+        start = len(self.values)
+        self.values += values
+        return np.arange(start, len(self.values), dtype=np.uint32)
+
     def keep(self, used: Iterable[int]) -> npt.NDArray[np.uint32]:
         """Forget all values but those at `used` (sorted, distinct); returns new index by old index."""
         old, where = self.values, [index for index in used if index]
-        kept = [old[index] for index in where]
-        self.values = [None, *kept]
-        # They are distinct, so that none has to be looked for.
-        self._index = dict(zip(kept, range(1, len(self.values)), strict=True))  # type: ignore[arg-type]
+        self.values = [None, *map(old.__getitem__, where)]
         moved = np.zeros(len(old), np.uint32)
         moved[where] = np.arange(1, len(self.values))
+        places = moved[np.fromiter(self._index.values(), np.uint32, len(self._index))].tolist()
+        self._index = {value: at for value, at in zip(self._index, places, strict=True) if at}
         return moved
 
 

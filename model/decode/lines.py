@@ -215,7 +215,7 @@ class LineDecoder:
         shapes = [one for one in found if one is not None]
         rows = np.frombuffer(bytearray(b"".join([one.row for one in shapes])), ROW)
         rows["ts_ns"] = times_ns
-        rows["aux"] = self._resolver.tables.aux.intern_all(self._auxes(shapes, lines))
+        rows["aux"] = self._resolver.tables.aux.append_all(self._auxes(shapes, lines))
         answers = np.array([one.is_response for one in shapes], np.bool_)
         for name, mine in (("sport", ~answers), ("dport", answers)):
             rows[name][mine] = lines.ports[mine]

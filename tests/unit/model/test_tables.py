@@ -40,6 +40,25 @@ def test_compaction_forgets_the_dead_and_keeps_the_living(values: list[bytes], d
     assert tables.generation == 1
 
 
+@given(st.lists(st.tuples(st.booleans(), st.binary(max_size=1)), max_size=30), st.data())
+def test_what_was_appended_is_kept_beside_what_was_interned(
+    values: list[tuple[bool, bytes]], data: st.DataObject
+) -> None:
+    tables = Tables()
+    rows = empty_rows(len(values))
+    for at, (appended, value) in enumerate(values):
+        rows["aux"][at] = tables.aux.append_all([value])[0] if appended else tables.aux.intern(value)
+    assert [tables.aux[index] for index in rows["aux"].tolist()] == [value for _, value in values]
+    live = rows[: data.draw(st.integers(0, len(rows)))]
+    tables.compact([live])
+    assert [tables.aux[index] for index in live["aux"].tolist()] == [value for _, value in values[: len(live)]]
+    known = {
+        value: index for (appended, value), index in zip(values, live["aux"].tolist(), strict=False) if not appended
+    }
+    assert {value: tables.aux.intern(value) for value in known} == known
+    assert tables.aux[tables.aux.intern(b"new")] == b"new"
+
+
 @given(st.lists(st.binary(max_size=3), max_size=30), st.lists(st.binary(max_size=3), max_size=30))
 def test_rows_adopted_from_other_tables_mean_the_same(ours: list[bytes], theirs: list[bytes]) -> None:
     tables, other = Tables(), Tables()
