@@ -15,8 +15,9 @@ from typing import Final
 
 FLUSH_S: Final = 0.005
 """A flow may wait so long for others to travel with."""
-DATAGRAM: Final = 48 * 1024
-"""Bytes sent at once: well below what a Unix socket takes by default."""
+DATAGRAM: Final = 80 * 1024
+"""Bytes sent at once: well below what a Unix socket takes by default. Longer ones need more than four pages in a row,
+which a kernel with little memory may not find."""
 LARGEST_WAITING: Final = 4 * 2**20
 """Bytes kept while the observer is behind."""
 RETRY_S: Final = 0.05

@@ -185,6 +185,8 @@ class EnvoyProcess:
             "--component-log-level": "misc:error",
             # Of records: with each, an agent and an observer wake up, and what they do costs the same for any number.
             "--file-flush-interval-msec": 20,
+            # As much is never there after that time, so that the time alone decides.
+            "--file-flush-min-size-kb": 1024,
             "--drain-time-s": DRAIN_S,
             "--parent-shutdown-time-s": DRAIN_S + 5,
         }
