@@ -223,6 +223,8 @@ def test_answer_to_a_client_that_the_node_knows_no_way_to_is_dropped(cluster: Cl
             sock.setblocking(False)
             sock.connect_ex((NODE[version], 30080))
             assert dropped(cluster) == ["drop 169"]
+            told = {event.ext_error for event in cluster.log.events if event.what == "drop 169"}
+            assert told == {4}, "BPF_FIB_LKUP_RET_NOT_FWDED"
     finally:
         ip(f"route add {back}", netns=cluster.near.netns)
 

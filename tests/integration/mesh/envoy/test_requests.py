@@ -209,6 +209,11 @@ def test_headers_that_do_not_match_are_changed_as_the_rule_says(
         b"GET / HTTP/1.1\r\nhost: h\r\nx: " + b"a" * 100_000 + b"\r\n\r\n",
         b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /x\r\n\r\n",
         b"GET / HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        b"GET / HTTP/1.1\r\nhost: h\r\nx: a\0b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+        b"GET /\x1b[31m HTTP/1.1\r\nhost: h\r\n\r\n",
+        b"GET /\xc2\x9b31m HTTP/1.1\r\nhost: h\r\n\r\n",
+        b"GET /\xc0\x9b\xff HTTP/1.1\r\nhost: h\r\n\r\n",
     ],
 )
 def test_what_is_not_http_is_refused_and_told(mesh: PolicyNet, data: bytes) -> None:
