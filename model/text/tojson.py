@@ -24,13 +24,8 @@ Write = Callable[[Any], str]
 
 _TIME: Final = json_time()
 
-_HTML: Final = {
-    ord("<"): "\\u003c",
-    ord(">"): "\\u003e",
-    ord("&"): "\\u0026",
-    0x2028: "\\u2028",
-    0x2029: "\\u2029",
-}
+_ESCAPED: Final = {code: f"\\u{code:04x}" for code in (*b"<>&", *range(0x80, 0xA0), 0x2028, 0x2029)}
+"""Beside what JSON itself wants: what Go escapes for HTML, and C1 controls (ECMA-48), which terminals obey."""
 
 
 def json_text(text: str) -> str:
@@ -38,7 +33,7 @@ def json_text(text: str) -> str:
     quoted = encode_basestring(text)
     if quoted.isascii() and "<" not in quoted and ">" not in quoted and "&" not in quoted:
         return quoted
-    return quoted.translate(_HTML)
+    return quoted.translate(_ESCAPED)
 
 
 def to_json(message: Message) -> str:

@@ -130,6 +130,13 @@ def test_html_is_escaped_and_other_text_is_not() -> None:
     assert to_json(flow) == ('{"Summary":"\\u003ca\\u003e \\u0026 é中 \\u2028\\u2029 \x7f \\u0001 \\b\\f \\"\\\\ 😀"}')
 
 
+def test_what_a_terminal_would_obey_is_escaped_and_stays_the_same_text() -> None:
+    text = "".join(map(chr, range(0x20))) + "\x1b[2J \x9b31m \x85"
+    line = to_json(flow_pb2.Flow(Summary=text))
+    assert all(ord(char) >= 0x20 and not 0x80 <= ord(char) < 0xA0 for char in line)
+    assert json.loads(line) == {"Summary": text}
+
+
 def test_golden_lines_come_back_byte_for_byte(golden: Path) -> None:
     for name in ("trace", "drop", "verdict", "l7", "sock", "names"):
         lines = (golden / "cli" / "input" / f"{name}.jsonl").read_text().splitlines()
