@@ -29,11 +29,15 @@ function routed(edges, cards, places, islands) {
   }
   const router = new cola.GridRouter(nodes, { getChildren: (node) => node.children, getBounds: (node) => node.bounds }, MARGIN);
   const ways = router.routeEdges(edges, NUDGE, (edge) => number.get(edge.source), (edge) => number.get(edge.target));
-  return Object.fromEntries(edges.map((edge, index) => [edge.id, way(ways[index])]));
+  const found = edges.map((edge, index) => [edge.id, way(ways[index])]).filter(([, route]) => route);
+  const known = new Set(found.map(([id]) => id));
+  return { ...straight(edges.filter(({ id }) => !known.has(id)), places), ...Object.fromEntries(found) };
 }
 
+// Null where the router's nudging of ways that lie on each other has come to no number.
 function way(segments) {
   const points = [segments[0][0], ...segments.map((segment) => segment[1])].map(({ x, y }) => [x, y]);
+  if (!points.flat().every(Number.isFinite)) return null;
   const longest = segments.reduce((best, segment) => (length(segment) > length(best) ? segment : best));
   return { points: points.slice(0, 60), label: [(longest[0].x + longest[1].x) / 2, (longest[0].y + longest[1].y) / 2] };
 }
