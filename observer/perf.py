@@ -145,7 +145,7 @@ class PerfReader:
             base += len(part)
         _barrier()
         for (ring, _), end in zip(waiting, ends, strict=True):
-            ring.release(end)
+            ring.at_risk = ring.release(end)
         if len(parts) > 1:
             found.sort(key=time_of)
         self.statistics.delivered += len(found)
@@ -172,8 +172,7 @@ class PerfReader:
             if each.position < end
         ]
         _barrier()
-        ring.release(end)
-        nearly_full = ring.nearly_full(len(data))
+        nearly_full = ring.release(end)
         if (nearly_full or ring.at_risk) and (count := ring.uncounted_losses()):
             gaps.append((len(starts), count))
         ring.at_risk = nearly_full

@@ -109,10 +109,16 @@ class Ring:
         first = self.data[start : start + count].tobytes()
         return first if len(first) == count else first + self.data[: count - len(first)].tobytes()
 
-    def release(self, count: int) -> None:
-        """Give `count` bytes back to the kernel."""
+    def release(self, count: int) -> bool:
+        """Give `count` bytes back to the kernel; says whether it may have refused events until now.
+
+        It may have filled what was free while a reader looked at the rest. So the head is asked for once more, after
+        the room has been given back: an event that was refused before saw no later one.
+        """
+        before = self.tail
         self.tail += count
         self._control[TAIL_WORD] = self.tail
+        return self.nearly_full(self.head() - before)
 
     def nearly_full(self, count: int) -> bool:
         """Whether a ring that held `count` bytes may have had no room for the next event."""
