@@ -12,19 +12,13 @@
 /* Back to where the packet has come from. Returns TC_ACT_*. */
 static __always_inline int return_to_sender(struct __sk_buff *skb, const struct node_config *config)
 {
-	__u8 macs[2 * ETH_ALEN];
-
 	if (skb->ifindex != config->host_ifindex) {
 		skb->tc_index = TC_INDEX_DELIVERED;
 		return bpf_redirect(skb->ifindex, 0);
 	}
 	/* The node's stack, or a proxy that speaks with the address of somebody else. */
-	memcpy(macs, config->host_mac, ETH_ALEN);
-	memcpy(macs + ETH_ALEN, config->host_mac, ETH_ALEN);
-	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
-		return TC_ACT_SHOT;
 	skb->mark = MARK_TO_PROXY;
-	return bpf_redirect(config->host_ifindex, BPF_F_INGRESS);
+	return answer_host(skb, config);
 }
 
 /* A packet that does not fit into the tunnel is dropped, and its sender told how much does. */

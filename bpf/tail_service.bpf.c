@@ -185,7 +185,6 @@ static __always_inline int translate(struct __sk_buff *skb, struct packet *pkt, 
 static __always_inline int reject(struct __sk_buff *skb, struct packet *pkt, enum caller caller)
 {
 	const struct node_config *config = node_config();
-	__u8 macs[2 * ETH_ALEN];
 
 	if (!config || config->flags & NODE_NO_REJECT || !make_error(skb, pkt, 0))
 		return TC_ACT_SHOT;
@@ -193,11 +192,7 @@ static __always_inline int reject(struct __sk_buff *skb, struct packet *pkt, enu
 		skb->tc_index = TC_INDEX_DELIVERED;
 		return bpf_redirect(skb->ifindex, 0);
 	}
-	memcpy(macs, config->host_mac, ETH_ALEN);
-	memcpy(macs + ETH_ALEN, config->host_mac, ETH_ALEN);
-	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
-		return TC_ACT_SHOT;
-	return bpf_redirect(config->host_ifindex, BPF_F_INGRESS);
+	return answer_host(skb, config);
 }
 
 SEC("tc")

@@ -150,4 +150,18 @@ static __always_inline int to_host(struct __sk_buff *skb, struct packet *pkt, co
 	return bpf_redirect(config->host_ifindex, BPF_F_INGRESS);
 }
 
+/* An answer to the node's own stack, as if cilium_host had got it from its own address. Called at tc egress of
+ * cilium_host. Returns TC_ACT_*.
+ */
+static __always_inline int answer_host(struct __sk_buff *skb, const struct node_config *config)
+{
+	__u8 macs[2 * ETH_ALEN];
+
+	memcpy(macs, config->host_mac, ETH_ALEN);
+	memcpy(macs + ETH_ALEN, config->host_mac, ETH_ALEN);
+	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+		return TC_ACT_SHOT;
+	return bpf_redirect(config->host_ifindex, BPF_F_INGRESS);
+}
+
 #endif

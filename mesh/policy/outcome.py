@@ -2,7 +2,7 @@
 
 In:        nothing; these are the values that node.py makes.
 Out:       Outcome, for mesh/main.py; Refusal, for whoever has to mend a policy.
-Elsewhere: node.py decides; cli/mesh/settling.py tells whoever applied the policy.
+Elsewhere: node.py decides; cli/mesh/refused.py tells whoever applied the policy.
 """
 
 from __future__ import annotations
