@@ -14,10 +14,9 @@ from typing import Any, Final
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from model.text.times import parse_rfc3339
+from model.text.tojson import ESCAPED
 from model.vocabulary import AGENT_NOTIFICATIONS
 from proto.flow import flow_pb2
-
-_HTML: Final = {"&": "\\u0026", "<": "\\u003c", ">": "\\u003e", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
 def agent_event(number: int, notification: Mapping[str, Any], shape: str | None = None) -> flow_pb2.AgentEvent:
@@ -34,9 +33,8 @@ def agent_event(number: int, notification: Mapping[str, Any], shape: str | None 
             fill(event, notification)
             return event
     text = json.dumps(notification, ensure_ascii=False, separators=(",", ":"))
-    for char, escape in _HTML.items():
-        text = text.replace(char, escape)
-    return flow_pb2.AgentEvent(unknown=flow_pb2.AgentEventUnknown(type=str(number), notification=text))
+    unknown = flow_pb2.AgentEventUnknown(type=str(number), notification=text.translate(ESCAPED))
+    return flow_pb2.AgentEvent(unknown=unknown)
 
 
 def _agent_start(event: flow_pb2.AgentEvent, told: Mapping[str, Any]) -> None:

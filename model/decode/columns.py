@@ -3,16 +3,13 @@
 In:        a batch of records.
 Out:       their rows, and which records are unusual and need event.py: other message types, tunnels, IP options,
            hop-by-hop headers, IP in IP, VRRP, IGMP, IPv4-mapped addresses, trace ids, and everything malformed.
-Elsewhere: event.py is the reference for what comes out; layouts.py has the offsets.
-
-Headers are copied into windows of fixed size, one line per record, so that a field is a strided column. Chunks are
-small enough for windows and rows to stay in the processor's cache.
+Elsewhere: packet_columns.py reads the packets in them; event.py is the reference for what comes out; layouts.py has
+           the offsets.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,21 +17,16 @@ import numpy.typing as npt
 from model import layouts
 from model.decode.cache import U64, Indices
 from model.decode.event import FLAGS_OF_VERDICT, MATCHES, POLICY_PROTOCOLS
+from model.decode.packet_columns import HAS_PORTS, Bytes, Column, Mask, Packets, Windows, lookup, read_packets
 from model.decode.resolve import FAMILY_SHIFT, Mark, Outcome, Resolver
 from model.layouts import MessageType, NotifyFlag, TracePoint, TraceReason, VerdictFlag
-from model.packet import ETHERTYPES, IP_PROTOCOLS, Layer
 from model.row import L4, ROW, Bit, Kind, Reply, Rows
 from model.vocabulary import TRACE_POINT_TO_API, TRACE_REASON_TO_API
 from model.whole_rows import put, take
 from proto.flow import flow_pb2
 
-Bytes = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
-Column = npt.NDArray[Any]
-
 CHUNK: Final = 4096
-_SLACK: Final = 128
-"""Bytes that a window may reach behind the end of a record: at least as many as the largest window has."""
+"""Records that are decoded at once: few enough for windows and rows to stay in the processor's cache."""
 
 assert ROW.fields is not None
 _MAC_OFFSETS: Final = [ROW.fields[name][1] for name in ("smac", "dmac")]
@@ -42,30 +34,20 @@ _MAC_OFFSETS: Final = [ROW.fields[name][1] for name in ("smac", "dmac")]
 _MACS: Final = np.dtype(
     {"names": ["smac", "dmac"], "formats": ["V6", "V6"], "offsets": _MAC_OFFSETS, "itemsize": ROW.itemsize}
 )
-_MAPPED_PREFIX: Final = 0xFFFF
 
 # Plain numbers: with a member of an enum numpy leaves the column's own type, which makes it six times slower.
 _TRACE, _DROP, _VERDICT = int(MessageType.TRACE), int(MessageType.DROP), int(MessageType.POLICY_VERDICT)
-_IPV6_FLAG, _L3_FLAG = int(NotifyFlag.IPV6), int(NotifyFlag.L3_DEVICE)
+_IPV6_FLAG: Final = int(NotifyFlag.IPV6)
 _TUNNEL_FLAGS: Final = int(NotifyFlag.VXLAN | NotifyFlag.GENEVE)
-_NO_L4, _TCP, _UDP, _ICMPV4, _ICMPV6 = int(L4.NONE), int(L4.TCP), int(L4.UDP), int(L4.ICMPV4), int(L4.ICMPV6)
+_TCP, _ICMPV4, _ICMPV6 = int(L4.TCP), int(L4.ICMPV4), int(L4.ICMPV6)
 _TO_ENDPOINT, _TO_PROXY = int(TracePoint.TO_ENDPOINT), int(TracePoint.TO_PROXY)
 _UNKNOWN_REASON, _REPLY_REASON = int(TraceReason.UNKNOWN), int(TraceReason.REPLY)
 _DIRECTION_BITS, _AUDITED = int(VerdictFlag.DIRECTION), int(VerdictFlag.AUDITED)
 _MATCH_BITS: Final = int(VerdictFlag.MATCH_TYPE)
 _VERDICT_REPLIES: Final = np.array([Reply.FALSE, Reply.ABSENT], np.uint8)
 _FAMILY_SHIFT: Final = np.uint64(FAMILY_SHIFT)
-_KEY_OF_4, _KEY_OF_6 = np.uint64(4) << _FAMILY_SHIFT, np.uint64(6) << _FAMILY_SHIFT
 _NAMED, _FRONTEND = int(Mark.NAMED), int(Mark.FRONTEND)
 _NOTHING, _ALLOWED, _DENIED = int(Outcome.NOTHING), int(Outcome.ALLOWED), int(Outcome.DENIED)
-
-
-def _table(size: int, entries: dict[int, int], default: int = 0, dtype: str = "u1") -> Column:
-    table = np.full(size, default, dtype)
-    for number, value in entries.items():
-        table[number] = value
-    return table
-
 
 _VERSIONS: Final = 8
 """Versions that the tables below tell apart; all above count as this minus one."""
@@ -75,9 +57,9 @@ for _version in range(_VERSIONS):
     _HEADER_LENGTHS[_DROP, _version] = layouts.DROP_LENGTHS.get(_version, 0)
     _HEADER_LENGTHS[_VERDICT, _version] = layouts.POLICY_VERDICT_LENGTH
 _FLAGS_OF_VERDICT: Final = np.array(FLAGS_OF_VERDICT, np.uint8)
-_POINTS: Final = _table(256, {n: n for n in range(256)} | TRACE_POINT_TO_API)
-_REASONS: Final = _table(128, {n: n for n in range(128)} | TRACE_REASON_TO_API)
-_REPLIES: Final = _table(
+_POINTS: Final = lookup(256, {n: n for n in range(256)} | TRACE_POINT_TO_API)
+_REASONS: Final = lookup(128, {n: n for n in range(128)} | TRACE_REASON_TO_API)
+_REPLIES: Final = lookup(
     128,
     {
         TraceReason.REPLY: Reply.TRUE,
@@ -90,20 +72,7 @@ _REPLIES: Final = _table(
 _DIRECTIONS: Final = np.array([flow_pb2.INGRESS, flow_pb2.EGRESS], np.uint8)
 """By "is it egress"."""
 
-_OTHER: Final = 255
-_PORTED: Final = {Layer.TCP: L4.TCP, Layer.UDP: L4.UDP, Layer.SCTP: L4.SCTP}
-_WITH_DECODER: Final = {number: int(_PORTED.get(layer, _OTHER)) for number, layer in IP_PROTOCOLS.items()}
-_UPPER4: Final = _table(256, _WITH_DECODER | {1: _ICMPV4})
-"""L4 by IPv4 protocol; 0 where nothing above IP can be read anyway, 255 where event.py must read it."""
-_UPPER6: Final = _table(256, _WITH_DECODER | {58: _ICMPV6, 0: _OTHER})
-_SMALLEST: Final = _table(
-    256, {L4.TCP: 20, L4.UDP: 8, L4.SCTP: 12, L4.ICMPV4: 8, L4.ICMPV6: 4, _OTHER: 1 << 30}, dtype="i8"
-)
-"""Bytes of the smallest header by L4; more than any packet has where event.py must read it."""
-_HAS_PORTS: Final = _table(256, {L4.TCP: 1, L4.UDP: 1, L4.SCTP: 1}, dtype="u2")
-_UNUSUAL_ETHERTYPES: Final = [number for number, layer in ETHERTYPES.items() if number not in (0x0800, 0x86DD)]
-
-_POLICY_PROTOCOLS: Final = _table(8, {int(l4): protocol for l4, protocol in POLICY_PROTOCOLS.items()}, dtype="u8")
+_POLICY_PROTOCOLS: Final = lookup(8, {int(l4): protocol for l4, protocol in POLICY_PROTOCOLS.items()}, dtype="u8")
 _MATCHES: Final = np.array([MATCHES[n] for n in range(8)], np.uint64)
 _VERDICTS: Final = np.array(
     [flow_pb2.FORWARDED, flow_pb2.AUDIT, flow_pb2.REDIRECTED, flow_pb2.DROPPED, flow_pb2.DROPPED], np.uint8
@@ -113,59 +82,6 @@ _OUTCOMES: Final = np.array([_ALLOWED, _NOTHING, _ALLOWED, _NOTHING, _DENIED], n
 
 _EVENT_BITS: Final = np.array([Bit.HAS_EVENT_TYPE, Bit.HAS_EVENT_TYPE | Bit.HAS_ETHERNET], np.uint16)
 _TCP_BIT, _ENCRYPTED_BIT = np.uint16(Bit.HAS_TCP_FLAGS), np.uint16(Bit.ENCRYPTED)
-
-
-@dataclass(slots=True)
-class _Packets:
-    """The packet columns of some records."""
-
-    frame: Column
-    segment: Column
-    has_ethernet: Mask
-    four: Mask
-    six: Mask
-    family: npt.NDArray[np.uint64]
-    """IP version (4, 6, or 0) where keys have it: above 32 other bits."""
-    l4: npt.NDArray[np.uint8]
-    src_hi: U64
-    src_lo: U64
-    dst_hi: U64
-    dst_lo: U64
-
-    def take(self, at: Indices) -> _Packets:
-        columns: list[Any] = [getattr(self, name) for name in self.__slots__]
-        taken: list[Any] = [take(column, at) if column.dtype.names else column[at] for column in columns]
-        return _Packets(*taken)
-
-
-class Windows:
-    """Views of fixed size into a buffer, one per record."""
-
-    def __init__(self, data: Bytes) -> None:
-        self._data = np.ascontiguousarray(data)
-        self._end = len(data) - _SLACK
-        # Windows near the end would reach behind the buffer: those look into a longer copy of its last bytes.
-        self._tail_at = max(0, self._end)
-        self._tail = np.concatenate([self._data[self._tail_at :], np.zeros(_SLACK * 2, np.uint8)])
-
-    def at(self, offsets: Indices, dtype: np.dtype[Any]) -> Column:
-        """One `dtype` at each offset."""
-        assert dtype.itemsize <= _SLACK
-        inside = offsets < self._end
-        if inside.all():
-            return _gather(self._data, offsets, dtype)
-        columns = np.empty(len(offsets), dtype)
-        put(columns, inside, _gather(self._data, offsets[inside], dtype))
-        put(columns, ~inside, _gather(self._tail, np.minimum(offsets[~inside] - self._tail_at, _SLACK), dtype))
-        return columns
-
-
-def _gather(data: Bytes, offsets: Indices, dtype: np.dtype[Any]) -> Column:
-    if not len(offsets):
-        return np.empty(0, dtype)
-    count = len(data) - dtype.itemsize + 1
-    opaque: Column = np.ndarray((count,), f"V{dtype.itemsize}", data, strides=(1,))
-    return opaque[offsets].view(dtype)
 
 
 def decode_columns(
@@ -182,7 +98,7 @@ def decode_columns(
     usual &= ~((kind == _TRACE) & (version >= 2) & (head["trace_ip_trace_id"] != 0))
     usual &= ~((kind == _DROP) & (version >= 3) & (head["drop_ip_trace_id"] != 0))
 
-    packets, fine = _packets(windows, offsets + header, lengths - header, flags)
+    packets, fine = read_packets(windows, offsets + header, lengths - header, flags)
     usual &= fine
     original, translated, unusual = _originals(head, packets, (kind == _TRACE) & (version >= 1), flags)
     usual &= ~unusual
@@ -207,105 +123,7 @@ def _notify_flags(head: Column, kind: Bytes, version: Bytes) -> Bytes:
     return flags
 
 
-def _packets(windows: Windows, offsets: Indices, lengths: Indices, flags: Bytes) -> tuple[_Packets, Mask]:
-    """What the packets at `offsets` are, and which of them are usual."""
-    has_ethernet = flags & _L3_FLAG == 0
-    if not has_ethernet.all():
-        # A packet without Ethernet is read as if it had one: the fields then stand where all others have them.
-        missing = ~has_ethernet * layouts.ETHERNET_LENGTH
-        offsets, lengths = offsets - missing, lengths + missing
-    frame = windows.at(offsets, layouts.FRAME)
-    ethertype = frame["ethertype"].astype(np.uint16)
-    if not has_ethernet.all():
-        ethertype = np.where(has_ethernet, ethertype, np.where(flags & _IPV6_FLAG, 0x86DD, 0x0800)).astype(np.uint16)
-    four = ethertype == 0x0800
-    # IPv4, for all; where it is none the result is not used.
-    carried = lengths - layouts.ETHERNET_LENGTH
-    total = frame["ip4_length"].astype(np.int64)
-    fine = (carried >= 20) & (frame["ip4_ihl"] & 0x0F == 5) & ((total >= 20) | (total == 0))
-    total[total == 0] = 1 << 32
-    carried = np.minimum(carried, total)
-    carried -= 20
-    l4 = _UPPER4[frame["ip4_protocol"]]
-    fragment = frame["ip4_fragment"].astype(np.uint16) & 0x3FFF
-    if fragment.any():
-        l4[fragment != 0] = _NO_L4
-    src_hi, dst_hi = np.zeros(len(offsets), np.uint64), np.zeros(len(offsets), np.uint64)
-    src_lo, dst_lo = frame["ip4_src"].astype(np.uint64), frame["ip4_dst"].astype(np.uint64)
-    segment_at = offsets + (layouts.ETHERNET_LENGTH + 20)
-    family = four * _KEY_OF_4
-    if four.all():
-        six = ~four
-    else:
-        six = ethertype == 0x86DD
-        no_ip = ~(four | six)
-        fine[no_ip] = lengths[no_ip] >= layouts.ETHERNET_LENGTH
-        fine[no_ip] &= ~np.isin(ethertype[no_ip], _UNUSUAL_ETHERTYPES)
-        l4[no_ip], carried[no_ip], src_lo[no_ip], dst_lo[no_ip] = _NO_L4, 0, 0, 0
-        family += six * _KEY_OF_6
-        at = np.flatnonzero(six)
-        own = take(frame, at)
-        total, available = own["ip6_length"].astype(np.int64), lengths[at] - layouts.ETHERNET_LENGTH - 40
-        src_hi[at], src_lo[at] = own["ip6_src_hi"], own["ip6_src_lo"]
-        dst_hi[at], dst_lo[at] = own["ip6_dst_hi"], own["ip6_dst_lo"]
-        l4[at], carried[at] = _UPPER6[own["ip6_next"]], np.minimum(available, total)
-        mapped = _mapped(src_hi[at], src_lo[at]) | _mapped(dst_hi[at], dst_lo[at])
-        fine[at] = (available >= 0) & (total != 0) & ~mapped
-        segment_at[at] += 20
-
-    segment = windows.at(segment_at, layouts.SEGMENT)
-    # No byte behind IP: the flow ends there, whatever should have followed. Rare enough for event.py.
-    fine &= (carried >= _SMALLEST[l4]) & ((carried > 0) | (l4 == _NO_L4))
-    tcp = l4 == _TCP
-    data_offset = ((segment["tcp_flags"] >> 10).astype(np.int64) & 0x3C) * tcp
-    fine &= data_offset <= carried
-    at = np.flatnonzero(data_offset != tcp * np.int64(20))
-    if len(at):
-        long_enough = data_offset[at] > 20
-        fine[at] &= long_enough
-        at = at[fine[at]]
-        fine[at] = _options_are_valid(windows, segment_at[at], data_offset[at])
-    at = np.flatnonzero(l4 == _UDP)
-    if len(at):
-        length = segment["udp_length"][at]
-        fine[at] &= (length >= 8) | (length == 0)
-    return _Packets(frame, segment, has_ethernet, four, six, family, l4, src_hi, src_lo, dst_hi, dst_lo), fine
-
-
-def _mapped(hi: U64, lo: U64) -> Mask:
-    """Whether these are IPv4-mapped addresses."""
-    mapped: Mask = (hi == 0) & (lo >> np.uint64(32) == _MAPPED_PREFIX)
-    return mapped
-
-
-_OPTIONS: Final = np.dtype([("before", "V20"), ("first", ">u4"), ("others", "V36")])
-_OPTION_BYTES: Final = np.dtype([("before", "V20"), ("options", "u1", (40,))])
-
-
-def _options_are_valid(windows: Windows, offsets: Indices, ends: Indices) -> Mask:
-    """Whether TCP options can be walked through. `ends`: where the payload starts, seen from the TCP header."""
-    window = windows.at(offsets, _OPTIONS)
-    valid = np.ones(len(offsets), bool)
-    # By far the most packets of a connection have two no-ops and a timestamp.
-    at = np.flatnonzero((window["first"] != 0x0101_080A) | (ends != 32))
-    options = take(window, at).view(_OPTION_BYTES)["options"]
-    ends = ends[at] - 20
-    line, place = np.arange(len(at)), np.zeros(len(at), np.int64)
-    while len(line):
-        kind = options[line, place]
-        single = kind == 1  # no-op
-        size = np.where(single, 1, options[line, np.minimum(place + 1, 39)]).astype(np.int64)
-        broken = ~single & ((place + 1 >= ends) | (size < 2))
-        place = place + size
-        broken |= place > ends
-        broken &= kind != 0  # end of the list
-        valid[at[line[broken]]] = False
-        walking = ~broken & (kind != 0) & (place < ends)
-        line, place, ends = line[walking], place[walking], ends[walking]
-    return valid
-
-
-def _originals(head: Column, packets: _Packets, may_have: Mask, flags: Bytes) -> tuple[Mask, Mask, Mask]:
+def _originals(head: Column, packets: Packets, may_have: Mask, flags: Bytes) -> tuple[Mask, Mask, Mask]:
     """Which events have an address before translation, for which of them it is another one, and which are unusual."""
     given = may_have & ((head["orig_ip6_hi"] != 0) | (head["orig_ip6_lo"] != 0))
     if not given.any():
@@ -325,7 +143,7 @@ def _fill(
     resolver: Resolver,
     node: int,
     head: Column,
-    packets: _Packets,
+    packets: Packets,
     times_ns: Indices,
     original: Mask,
     translated: Mask,
@@ -384,7 +202,7 @@ def _fill(
     rows["bits"] = bits
 
 
-def _fill_layers(rows: Rows, packets: _Packets, bits: npt.NDArray[np.uint16]) -> None:
+def _fill_layers(rows: Rows, packets: Packets, bits: npt.NDArray[np.uint16]) -> None:
     """Ethernet, IP version, L4."""
     macs, frame, segment, l4 = rows.view(_MACS), packets.frame, packets.segment, packets.l4
     if packets.has_ethernet.all():
@@ -394,7 +212,7 @@ def _fill_layers(rows: Rows, packets: _Packets, bits: npt.NDArray[np.uint16]) ->
         macs["smac"][at], macs["dmac"][at] = frame["smac"][at], frame["dmac"][at]
     rows["ip_version"] = packets.four + packets.six * np.uint8(2)
     rows["l4"] = l4
-    ported = _HAS_PORTS[l4]
+    ported = HAS_PORTS[l4]
     rows["sport"], rows["dport"] = segment["sport"] * ported, segment["dport"] * ported
     at = np.flatnonzero((l4 == _ICMPV4) | (l4 == _ICMPV6))
     rows["sport"][at], rows["dport"][at] = segment["icmp_type"][at], segment["icmp_code"][at]
@@ -417,7 +235,7 @@ def _fill_services(resolver: Resolver, rows: Rows, src: Column, dst: Column, fam
     for side, own, port in (("src", src, "sport"), ("dst", dst, "dport")):
         at = np.flatnonzero(own["marks"] & _FRONTEND)
         if len(at):
-            ports = rows[port][at] * _HAS_PORTS[rows["l4"][at]]
+            ports = rows[port][at] * HAS_PORTS[rows["l4"][at]]
             hi, lo = rows[f"{side}_ip_hi"][at], rows[f"{side}_ip_lo"][at]
             rows[f"{side}_svc"][at] = resolver.services_column(hi, lo, family[at] | ports)
 

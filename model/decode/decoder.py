@@ -18,11 +18,12 @@ from google.protobuf.wrappers_pb2 import Int32Value
 
 from model.decode.accesslog import AccessLogDecoder
 from model.decode.agent_events import agent_event
-from model.decode.columns import CHUNK, Windows, decode_columns
+from model.decode.columns import CHUNK, decode_columns
 from model.decode.errors import DecodeError, ErrorClass
 from model.decode.event import EventDecoder
 from model.decode.http_parts import Redaction
 from model.decode.lines import LineDecoder, Lines
+from model.decode.packet_columns import Windows
 from model.decode.resolve import Resolver
 from model.draft import Draft
 from model.events import EventBatch, LostSamples

@@ -24,7 +24,7 @@ Write = Callable[[Any], str]
 
 _TIME: Final = json_time()
 
-_ESCAPED: Final = {code: f"\\u{code:04x}" for code in (*b"<>&", *range(0x80, 0xA0), 0x2028, 0x2029)}
+ESCAPED: Final = {code: f"\\u{code:04x}" for code in (*b"<>&", *range(0x80, 0xA0), 0x2028, 0x2029)}
 """Beside what JSON itself wants: what Go escapes for HTML, and C1 controls (ECMA-48), which terminals obey."""
 
 
@@ -33,7 +33,7 @@ def json_text(text: str) -> str:
     quoted = encode_basestring(text)
     if quoted.isascii() and "<" not in quoted and ">" not in quoted and "&" not in quoted:
         return quoted
-    return quoted.translate(_ESCAPED)
+    return quoted.translate(ESCAPED)
 
 
 def to_json(message: Message) -> str:

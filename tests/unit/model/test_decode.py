@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from model.decode import DecodeError, Decoder, resolve
 from model.decode import decoder as decoder_module
-from model.decode.columns import Windows, decode_columns
+from model.decode.columns import decode_columns
+from model.decode.packet_columns import Windows
 from model.events import EventBatch, LostSamples
 from model.knowledge import Knowledge
 from model.row import IPV4, L4, ROW, Bit, Kind, Reply, Rows
