@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from model.address import LOW_HALF, Address, parse_address
+from model.decode import other_parts
 from model.decode.errors import DecodeError, ErrorClass
 from model.decode.http_parts import (
     FLOW,
@@ -44,10 +45,8 @@ from model.draft import pack_fields
 from model.knowledge import add_workload, cluster_of
 from model.layouts import MessageType
 from model.row import IP_NOT_USED, IPV4, IPV6, L4, Bit, Kind, Reply
-from model.text.quote import quote
 from model.text.times import parse_rfc3339
-from model.vocabulary import DNS_RCODES, DNS_TYPES, UNKNOWN_DNS
-from model.wire import BYTES, VARINT, number, tag
+from model.wire import number
 from proto.flow import flow_pb2
 
 V = TypeVar("V")
@@ -67,9 +66,6 @@ _PROTOCOLS: Final = {6: L4.TCP, 17: L4.UDP, 132: L4.SCTP}
 _FAMILIES: Final = {"ipv4": IPV4, "ipv6": IPV6}
 _ADDRESS_KEYS: Final = {IP_NOT_USED: "", IPV4: "ipv4", IPV6: "ipv6"}
 _NOTHING: Final[Mapping[str, Any]] = {}
-_DNS: Final = {field.name: tag(field.number, BYTES) for field in flow_pb2.DNS.DESCRIPTOR.fields}
-_DNS_TTL: Final = tag(flow_pb2.DNS.DESCRIPTOR.fields_by_name["ttl"].number, VARINT)
-_DNS_RCODE: Final = tag(flow_pb2.DNS.DESCRIPTOR.fields_by_name["rcode"].number, VARINT)
 
 
 class _Memory(Generic[V]):
@@ -288,16 +284,16 @@ class AccessLogDecoder:
             return start + sized(L7["http"], body), summary
         dns = get("dns")
         if dns is not None:
-            body, summary = _dns(dns, kind)
+            body, summary = other_parts.dns(dns, kind)
             if kind == flow_pb2.RESPONSE and (waited_ns := get("latency_ns")):
                 start += number(L7_LATENCY, int(waited_ns))
             return start + sized(L7["dns"], body), summary
         kafka = get("kafka")
         if kafka is not None:
-            message, summary = _kafka(kafka, kind)
-            return start + sized(L7["kafka"], message.SerializeToString()), summary
+            body, summary = other_parts.kafka(kafka, kind)
+            return start + sized(L7["kafka"], body), summary
         other = get("l7")
-        return start, _generic_summary(other) if other is not None else ""
+        return start, other_parts.generic_summary(other) if other is not None else ""
 
     def _http(self, http: Mapping[str, Any], kind: int, latency_ns: int) -> tuple[bytes, str]:
         method, protocol, url = http.get("method") or "", http.get("protocol") or "", http.get("url") or ""
@@ -380,61 +376,3 @@ def _nanoseconds(text: str) -> int:
             return _second_ns(text[:19]) + int(fraction[:9].ljust(9, "0"))
     seconds, nanos = parse_rfc3339(text)
     return seconds * 1_000_000_000 + nanos
-
-
-@lru_cache(maxsize=1024)
-def _dns_types(field_tag: bytes, numbers: tuple[int, ...]) -> tuple[bytes, str]:
-    """A repeated field of type names, and these joined by commas."""
-    names = [DNS_TYPES.get(number, UNKNOWN_DNS) for number in numbers]
-    return b"".join(sized(field_tag, name.encode()) for name in names), ",".join(names)
-
-
-def _texts(field_tag: bytes, texts: Iterable[str]) -> bytes:
-    return b"".join([sized(field_tag, text.encode("utf-8", "replace")) for text in texts])
-
-
-def _dns(dns: Mapping[str, Any], kind: int) -> tuple[bytes, str]:
-    get = dns.get
-    query, source = get("Query") or "", get("ObservationSource") or ""
-    body, types = _dns_types(_DNS["qtypes"], tuple(get("QTypes") or ()))
-    body += sized(_DNS["query"], query.encode("utf-8", "replace"))
-    if source:
-        body += sized(_DNS["observation_source"], source.encode("utf-8", "replace"))
-    if kind == flow_pb2.REQUEST:
-        return body, f"DNS Query {query} {types}"
-    ips, names, ttl, rcode = get("IPs") or (), get("CNAMEs") or (), get("TTL") or 0, get("RCode") or 0
-    body += _texts(_DNS["ips"], ips) + _texts(_DNS["cnames"], names)
-    body += number(_DNS_TTL, ttl) + number(_DNS_RCODE, rcode)
-    body += _dns_types(_DNS["rrtypes"], tuple(get("AnswerTypes") or ()))[0]
-    if kind != flow_pb2.RESPONSE:
-        return body, ""
-    if rcode:
-        answer = f"RCode: {DNS_RCODES.get(rcode, UNKNOWN_DNS)}"
-    else:
-        answer = quote(",".join(ips)) if ips else ""
-        if names:
-            answer += f"{' ' if answer else ''}CNAMEs: {quote(','.join(names))}"
-    who = "Proxy" if source == "proxy" else "Query"
-    return body, f"DNS Answer {answer} TTL: {ttl} ({who} {query} {types})"
-
-
-def _kafka(kafka: Mapping[str, Any], kind: int) -> tuple[flow_pb2.Kafka, str]:
-    topic = (kafka.get("Topic") or {}).get("Topic") or ""
-    record = flow_pb2.Kafka(
-        api_version=kafka.get("APIVersion") or 0,
-        api_key=kafka.get("APIKey") or "",
-        correlation_id=kafka.get("CorrelationID") or 0,
-        topic=topic,
-    )
-    what = f"{record.api_key} correlation id {record.correlation_id} topic '{topic}'"
-    if kind == flow_pb2.REQUEST:
-        return record, f"Kafka request {what}"
-    record.error_code = kafka.get("ErrorCode") or 0
-    return record, f"Kafka response {what} return code {record.error_code}"
-
-
-def _generic_summary(other: Mapping[str, Any]) -> str:
-    """A protocol that the API has no message for: its fields in the notation of Go's maps."""
-    fields: Iterable[tuple[str, Any]] = sorted((other.get("fields") or other.get("Fields") or {}).items())
-    pairs = " ".join(f"{key}:{value}" for key, value in fields)
-    return f"{other.get('proto') or other.get('Proto') or ''} Fields: map[{pairs}]"
