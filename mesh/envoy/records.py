@@ -62,7 +62,8 @@ def downstream_logs(point: str, file: str) -> list[Tree]:
     return [
         _log(file, denied, _request(point, "Denied", _WANTED)),
         _log(file, _flags(_UNREACHED), _request(point, "Forwarded", _WANTED)),
-        _log(file, _flags(_FAILED), _response(point, _WANTED)),
+        _log(file, _all(_flags(_FAILED), _was_read(True)), _response(point, _WANTED)),
+        _log(file, _all(_flags(_FAILED), _was_read(False)), _response(point, _WANTED) | {"url": ""}),
         _log(file, _all(_flags(_NO_HTTP), status_is("EQ", _BAD_GATEWAY)), _response(point, _WANTED)),
     ]
 
@@ -93,6 +94,11 @@ def refused_by_policy() -> Tree:
             },
         }
     }
+
+
+def _was_read(was: bool) -> Tree:
+    """A filter on requests that were understood, or were none; of the latter nothing is known."""
+    return {"header_filter": {"header": {"name": ":scheme", "present_match": True, "invert_match": not was}}}
 
 
 def _flags(flags: Sequence[str]) -> Tree:

@@ -224,6 +224,7 @@ def test_what_is_not_http_is_refused_and_told(mesh: PolicyNet, data: bytes) -> N
         assert ask(mesh["s"].pod.netns, mesh["p"].ip, 8080).status == 200
     response, *_ = mesh.envoys[mesh.near.number].records(3)
     assert (response["type"], response["http"]["code"]) == ("Response", status)
+    assert "url" not in response["http"], "nothing of it was understood"
 
 
 def test_a_hostile_path_is_told_as_it_is(mesh: PolicyNet) -> None:
