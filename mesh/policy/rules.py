@@ -61,14 +61,7 @@ class ServerName:
     pattern: str
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class OtherMatch:
-    """A rule of a protocol that no proxy here judges: what was written, sorted."""
-
-    fields: tuple[tuple[str, str], ...] = ()
-
-
-L7Match = HttpMatch | DnsMatch | ServerName | OtherMatch
+L7Match = HttpMatch | DnsMatch | ServerName
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +76,7 @@ class Ports:
     name: str = ""
     """Instead of a number: what pods call the port."""
     parser: str = ""
-    """Which proxy has to judge further: http, dns, kafka, tls, or a listener's full name; empty: none."""
+    """Which proxy has to judge further: http, dns, tls, or a listener's full name; empty: none."""
     priority: int = 0
     """Of that proxy's listener, 1 is strongest; 0: it has none."""
     l7: tuple[L7Match, ...] = ()

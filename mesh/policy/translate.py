@@ -45,7 +45,6 @@ from mesh.policy.rules import (
     HeaderMatch,
     HttpMatch,
     L7Match,
-    OtherMatch,
     Ports,
     Rule,
     ServerName,
@@ -55,9 +54,8 @@ from mesh.resources.services import Service
 
 NAMESPACE: Final = identities.NAMESPACE_LABEL
 ORIGIN: Final = "k8s:io.cilium.k8s.policy."
-LISTENER_PRIORITIES: Final = {"http": 101, "kafka": 106, "tls": 116, "dns": 121, "listener": 126}
-"""Of each proxy's own listeners; other proxies have 111 (spec/datapath.md, section 11)."""
-_OTHER_PRIORITY: Final = 111
+LISTENER_PRIORITIES: Final = {"http": 101, "tls": 116, "dns": 121, "listener": 126}
+"""Of each proxy's own listeners (spec/datapath.md, section 11)."""
 
 _Element = IngressRule | IngressDenyRule | EgressRule | EgressDenyRule
 
@@ -227,8 +225,7 @@ class _Reader:
         """All ports, behind the proxy that a rule asks for."""
         kind = rule.rules.kind if rule.rules else ""
         if rule.rules is not None and kind:
-            priority = LISTENER_PRIORITIES.get(kind, _OTHER_PRIORITY)
-            return Ports(parser=kind, priority=priority, l7=_matches_of(rule.rules))
+            return Ports(parser=kind, priority=LISTENER_PRIORITIES[kind], l7=_matches_of(rule.rules))
         if rule.listener is not None:
             # Users count from 1 to 100, stronger than all of ours.
             name = self._listener(rule.listener)
@@ -249,9 +246,7 @@ def _matches_of(rules: L7Rules) -> tuple[L7Match, ...]:
     """Any of these; in one order, so that equal rules are equal values. Empty: anything."""
     found: list[L7Match] = [_http(one) for one in rules.http or ()]
     found += [DnsMatch(one.match_name.lower(), one.match_pattern.lower()) for one in rules.dns or ()]
-    found += [OtherMatch(tuple(sorted(one.model_dump(exclude_unset=True).items()))) for one in rules.kafka or ()]
-    found += [OtherMatch(tuple(sorted(one.items()))) for one in rules.l7 or ()]
-    return () if HttpMatch() in found or OtherMatch() in found else tuple(sorted(set(found), key=repr))
+    return () if HttpMatch() in found else tuple(sorted(set(found), key=repr))
 
 
 def _http(rule: HttpRule) -> HttpMatch:

@@ -27,7 +27,7 @@ Span = tuple[int, int, int]
 Spans = Callable[[Ports, bool], Iterable[Span]]
 """Where some ports of a direction are; more than one place, or none, for those that have names."""
 
-CONFLICTING: Final = frozenset({"http", "kafka", "dns"})
+CONFLICTING: Final = frozenset({"http", "dns"})
 """Proxies that read what is said. Two of them cannot read the same port."""
 
 

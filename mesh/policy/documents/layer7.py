@@ -1,7 +1,8 @@
-"""Rules about requests, which a proxy judges: HTTP, DNS and Kafka.
+"""Rules about requests, which a proxy judges: HTTP and DNS.
 
 In:        `rules` and `listener` of an entry of `toPorts`; `toFQDNs`.
-Out:       frozen models; regular expressions that Envoy would refuse are refused here.
+Out:       frozen models; regular expressions that Envoy would refuse are refused here, and so are rules of protocols
+           that no proxy here reads.
 Elsewhere: mesh/policy/view.py hands them to the proxies.
 """
 
@@ -17,6 +18,12 @@ from mesh.resources.base import Model
 
 _FQDN: Final = re.compile(r"[-A-Za-z0-9_.]{1,255}")
 _PATTERN: Final = re.compile(r"[-A-Za-z0-9_.*]{1,255}")
+
+_UNREAD: Final = {
+    "kafka": "Kafka rules are deprecated in Cilium, and no proxy here reads Kafka",
+    **dict.fromkeys(("l7proto", "l7"), "no proxy here reads other protocols than HTTP and DNS"),
+}
+"""Cilium knows these rules; why they are refused here."""
 
 
 def _shaped(shape: re.Pattern[str], what: str) -> Any:
@@ -49,14 +56,6 @@ class HttpRule(Model):
     header_matches: tuple[HeaderMatch, ...] = ()
 
 
-class KafkaRule(Model):
-    role: Literal["", "produce", "consume"] = ""
-    api_key: Annotated[str, Field(alias="apiKey")] = ""
-    api_version: Annotated[str, Field(alias="apiVersion")] = ""
-    client_id: Annotated[str, Field(alias="clientID")] = ""
-    topic: Annotated[str, Field(max_length=249)] = ""
-
-
 class DnsRule(Model):
     """A name, or a pattern in which `*` stands for characters of one label."""
 
@@ -77,24 +76,25 @@ class DnsRule(Model):
 
 class L7Rules(Model):
     http: tuple[HttpRule, ...] | None = None
-    kafka: tuple[KafkaRule, ...] | None = None
     dns: tuple[DnsRule, ...] | None = None
-    l7proto: str = ""
-    l7: tuple[dict[str, str], ...] | None = None
 
     @property
     def kind(self) -> str:
-        """`http`, `kafka`, `dns`, another proxy's name, or "" for none."""
-        kinds = [name for name in ("http", "kafka", "dns") if getattr(self, name) is not None]
-        return [*kinds, self.l7proto][0]
+        """`http`, `dns`, or "" for none."""
+        return "http" if self.http is not None else "dns" if self.dns is not None else ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_about_what_a_proxy_reads(cls, data: Any) -> Any:
+        for name, reason in _UNREAD.items():
+            if isinstance(data, dict) and data.get(name) is not None:
+                raise ValueError(f"{name}: {reason}, so the port would be closed; allow it without rules")
+        return data
 
     @model_validator(mode="after")
     def _has_one_kind(self) -> Self:
-        kinds = [name for name in ("http", "kafka", "dns") if getattr(self, name) is not None]
-        if len(kinds) + bool(self.l7proto) > 1:
-            raise ValueError("rules of one kind only: http, kafka, dns or l7proto")
-        if self.l7 is not None and not self.l7proto:
-            raise ValueError("l7 needs l7proto")
+        if self.http is not None and self.dns is not None:
+            raise ValueError("rules of one kind only: http or dns")
         return self
 
 

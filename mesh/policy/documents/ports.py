@@ -8,7 +8,7 @@ Elsewhere: mesh/policy/compiling.py finds the numbers of named ports; mesh/polic
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -90,7 +90,14 @@ class PortRule(Model):
     rules: L7Rules | None = None
     listener: Listener | None = None
     server_names: tuple[str, ...] = ()
-    ignored = frozenset({"terminatingTLS", "originatingTLS"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leaves_tls_closed(cls, data: Any) -> Any:
+        for name in ("terminatingTLS", "originatingTLS"):
+            if isinstance(data, dict) and data.get(name) is not None:
+                raise ValueError(f"{name}: no proxy here opens TLS for a policy; serverNames judges it by its name")
+        return data
 
     @model_validator(mode="after")
     def _rules_fit_the_ports(self) -> Self:

@@ -197,6 +197,22 @@ spec:
             "rules.http[0].path: must be a regular expression as RE2 reads it: invalid perl operator: (?=",
         ),
         (
+            "{endpointSelector: {}, egress: [{}, {toPorts: [{ports: [{port: '9092', protocol: TCP}], "
+            "rules: {kafka: [{topic: orders}]}}]}]}",
+            "spec.egress[1].toPorts[0].rules: kafka: Kafka rules are deprecated in Cilium, and no proxy here reads "
+            "Kafka, so the port would be closed; allow it without rules",
+        ),
+        (
+            "{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], "
+            "rules: {l7proto: r2d2, l7: [{cmd: READ}]}}]}]}",
+            "spec.egress[0].toPorts[0].rules: l7proto: no proxy here reads other protocols than HTTP and DNS",
+        ),
+        (
+            "{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: '443', protocol: TCP}], "
+            "terminatingTLS: {secret: {name: s}}}]}]}",
+            "spec.egress[0].toPorts[0]: terminatingTLS: no proxy here opens TLS for a policy; serverNames",
+        ),
+        (
             "{endpointSelector: {matchExpressions: [{key: app, operator: In}]}, ingress: [{}]}",
             "spec.endpointSelector.matchExpressions[0]: values: In needs some",
         ),

@@ -83,16 +83,16 @@ def test_rules_that_do_not_go_together_leave_the_old_policy_in_force() -> None:
     node = NodePolicies()
     ports = "ports: [{port: '80', protocol: TCP}]"
     http = policy("a", f"egress: [{{toPorts: [{{{ports}, rules: {{http: [{{}}]}}}}]}}]")
-    kafka = policy("b", f"egress: [{{toPorts: [{{{ports}, rules: {{kafka: [{{}}]}}}}]}}]")
+    dns = policy("b", f"egress: [{{toPorts: [{{{ports}, rules: {{dns: [{{matchPattern: '*'}}]}}}}]}}]")
     before = node.update([*CLUSTER, *http], {1: WEB})
-    after = node.update([*CLUSTER, *http, *kafka], {1: WEB})
+    after = node.update([*CLUSTER, *http, *dns], {1: WEB})
     assert after.policies[1] == before.policies[1]
     assert [*map(str, after.problems)] == [
         "CiliumNetworkPolicy default/a, CiliumNetworkPolicy default/b: endpoint 1 (identity 256):"
-        " port 80 has http rules and kafka rules for one endpoint; the old policy stays"
+        " port 80 has http rules and dns rules for one endpoint; the old policy stays"
     ]
     # Without an old one, nothing passes.
-    first = NodePolicies().update([*CLUSTER, *http, *kafka], {1: WEB, 2: WEB})
+    first = NodePolicies().update([*CLUSTER, *http, *dns], {1: WEB, 2: WEB})
     assert "endpoints 1, 2 (identity 256)" in str(first.problems[0])
     assert str(first.problems[0]).endswith("; nothing passes")
     fresh = first.policies[1]
