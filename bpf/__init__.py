@@ -6,6 +6,8 @@ Elsewhere: observer/perf.py reads the events, model/ decodes them, mesh/ decides
 
     *.bpf.c        one program file per hook; include/ holds what they share
     datapath.py    the door: attach endpoints and devices, write maps, read counters
+    programs.py    which programs and maps a node has, loaded and pinned
+    endpoints.py   endpoint maps; settings.py what the programs read of the node; service_maps.py services
     policies.py    policy maps: encoded, and replaced as a whole
     loader.py      object files into the kernel, pinned by name
     handles.py     maps, programs and links by descriptor: look up, update, pin, run

@@ -3,7 +3,7 @@
 In:        ids of a service's backends.
 Out:       a table in which each backend has nearly the same number of slots, the same on every node, and in which few
            slots change when a backend comes or goes.
-Elsewhere: tail_service.bpf.c looks a connection's slot up; services.py writes tables.
+Elsewhere: tail_service.bpf.c looks a connection's slot up; service_maps.py writes tables.
 """
 
 from __future__ import annotations

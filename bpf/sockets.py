@@ -2,7 +2,7 @@
 
 In:        a cgroup (version 2), the node's network namespace, the folder of the node's pins.
 Out:       links from programs to the cgroup, pinned: they stay while the agent is away.
-Elsewhere: cgroup_sock.bpf.c translates; services.py fills the tables that it looks into.
+Elsewhere: cgroup_sock.bpf.c translates; service_maps.py fills the tables that it looks into.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In:        EnvoyConfig resources, services, pods and secrets; the node's Place.
 Out:       a Translation: messages by type, redirects of services to listeners, and what cannot be done.
-Elsewhere: mesh/envoy/ writes the messages to Envoy's files; the agent hands the redirects to bpf/services.py.
+Elsewhere: mesh/envoy/ writes the messages to Envoy's files; the agent hands the redirects to bpf/service_maps.py.
 
 Everything is a pure function, done again in each round. Where resources contradict each other, the one that comes first
 by kind, namespace and name wins, and the other has a problem.

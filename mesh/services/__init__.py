@@ -2,5 +2,5 @@
 
 In:        Service, EndpointSlice, Endpoints, address pools, announcement policies, pods and nodes.
 Out:       addresses and ports for services (the controller's part), frontends with backends (the node's part).
-Elsewhere: bpf/services.py writes frontends into the kernel; mesh/controller.py and mesh/main.py call what is here.
+Elsewhere: bpf/service_maps.py writes frontends into the kernel; mesh/controller.py and mesh/main.py call what is here.
 """

@@ -2,7 +2,7 @@
 
 In:        services with addresses, CiliumL2AnnouncementPolicy, MetalLB's layer2 pools, nodes.
 Out:       one Lease per service that names its node; for a node the addresses it announces.
-Elsewhere: balancers.py gave the addresses; bpf/services.py answers for them.
+Elsewhere: balancers.py gave the addresses; bpf/datapath.py answers for them.
 
 A service has one node at a time. It keeps it while the node may have it; a new one is chosen by a hash of both names,
 so that services spread and everybody would choose the same. Leases do not run out: an agent that is away leaves

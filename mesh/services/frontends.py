@@ -2,7 +2,7 @@
 
 In:        services, their backends, the node; ports of proxies that services were redirected to.
 Out:       ServiceFrontend values, each frontend once, with the service it belongs to; problems in words.
-Elsewhere: bpf/services.py writes them into maps; mesh/backends.py says who the backends are.
+Elsewhere: bpf/service_maps.py writes them into maps; mesh/backends.py says who the backends are.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Final
 
-from bpf.services import Backend, Frontend, FrontendKind, Prefix, ServiceFrontend
+from bpf.facts import Prefix
+from bpf.services import Backend, Frontend, FrontendKind, ServiceFrontend
 from mesh.backends import Backend as Known
 from mesh.backends import Directory
 from mesh.policy.rules import PROTOCOLS

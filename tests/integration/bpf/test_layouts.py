@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bpf import maps
-from bpf.datapath import MAP_NAMES
+from bpf.programs import MAP_NAMES
 from model import vocabulary
 
 pytestmark = pytest.mark.kernel

@@ -13,16 +13,9 @@ from hypothesis import strategies as st
 from bpf import maps
 from bpf.maglev import MAGLEV_SIZE, maglev_table
 from bpf.nat import stale_entries
-from bpf.services import (
-    Backend,
-    Frontend,
-    FrontendKind,
-    ServiceFrontend,
-    ServiceMaps,
-    compile_services,
-    decompile,
-    numbers_in,
-)
+from bpf.service_maps import ServiceMaps
+from bpf.service_tables import compile_services, decompile, numbers_in
+from bpf.services import Backend, Frontend, FrontendKind, ServiceFrontend
 
 
 @st.composite
