@@ -1,7 +1,8 @@
-"""Programs on network devices: clsact filters, in the network namespace where the devices live.
+"""Programs on network devices, in the network namespace where the devices live.
 
 In:        loaded programs, names of devices.
-Out:       tc filters. Attaching again replaces the program in one step: no packet goes past it unseen.
+Out:       entries of the kernel's own list (tcx.py); clsact filters where the kernel has none. Attaching again replaces
+           the program in one step, and so does the change from one to the other: no packet goes past it unseen.
 Elsewhere: loader.py loads programs; datapath.py decides which goes where.
 """
 
@@ -20,6 +21,7 @@ from typing import Any, Final, TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from bpf import tcx
 from bpf.handles import Program
 from bpf.libbpf import BpfError
 
@@ -38,6 +40,10 @@ class Hook(IntEnum):
 
     INGRESS = 0xFFFFFFF2
     EGRESS = 0xFFFFFFF3
+
+    @property
+    def direction(self) -> tcx.Direction:
+        return tcx.Direction.INGRESS if self is Hook.INGRESS else tcx.Direction.EGRESS
 
 
 class NodeNamespace:
@@ -122,6 +128,14 @@ class NodeNamespace:
         where = f"device {ifname}" + (f" in {self.netns}" if self.netns else "")
         if index is None:
             raise BpfError(f"attach {program.name}: {where} does not exist", errno.ENODEV)
+        if not tcx.is_known():
+            self._attach_filter(where, index, hook, program)
+        elif not tcx.attach(index, hook.direction, program):
+            # An older version may have left a filter, which sees no packet any more.
+            self._detach_filters(index, hook, frozenset([program.name]))
+        return index
+
+    def _attach_filter(self, where: str, index: int, hook: Hook, program: Program) -> None:
         try:
             self._add_clsact(index)
             self._route.tc(
@@ -141,7 +155,6 @@ class NodeNamespace:
             if error.code in (errno.ENOENT, errno.EOPNOTSUPP):
                 remedy = "this kernel has no clsact or cls_bpf (CONFIG_NET_CLS_BPF, CONFIG_NET_SCH_INGRESS)"
             raise BpfError(f"attach {program.name} to {where}: {remedy}", error.code) from None
-        return index
 
     def _add_clsact(self, index: int) -> None:
         try:
@@ -153,10 +166,15 @@ class NodeNamespace:
     def _detach_all(self, programs: frozenset[str]) -> None:
         for link in self._route.get_links():
             for hook in Hook:
-                for each in self._route.get_filters(index=link["index"], parent=int(hook)):
-                    options = each.get("options")
-                    if options is not None and options.get("name") in programs:
-                        self._delete(link["index"], hook)
+                if tcx.is_known():
+                    tcx.detach(link["index"], hook.direction, programs)
+                self._detach_filters(link["index"], hook, programs)
+
+    def _detach_filters(self, ifindex: int, hook: Hook, programs: frozenset[str]) -> None:
+        for each in self._route.get_filters(index=ifindex, parent=int(hook)):
+            options = each.get_attr("TCA_OPTIONS")
+            if options is not None and options.get_attr("TCA_BPF_NAME") in programs:
+                self._delete(ifindex, hook)
 
     def _delete(self, ifindex: int, hook: Hook) -> None:
         try:

@@ -36,6 +36,8 @@ BPF_NOEXIST: Final = 1
 BPF_EXIST: Final = 2
 PERCPU_TYPES: Final = frozenset({5, 6, 10})  # enum bpf_map_type: percpu hash, percpu array, LRU percpu hash
 BATCH: Final = 4096
+NAME_LENGTH: Final = 15
+"""Characters that the kernel keeps of a name."""
 RUN_TIME: Final = 0  # enum bpf_stats_type
 U8Array = npt.NDArray[np.uint8]
 
@@ -79,10 +81,10 @@ class Map:
 
     @classmethod
     def create(cls, kind: MapType, name: str, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> Self:
-        """Make a map that lives as long as somebody holds it; the kernel keeps 15 characters of its name."""
+        """Make a map that lives as long as somebody holds it; the kernel keeps NAME_LENGTH of its name."""
         options = MapCreateOptions(sz=ctypes.sizeof(MapCreateOptions), map_flags=flags)
         fd = libbpf().lib.bpf_map_create(
-            int(kind), name[:15].encode(), key_size, value_size, max_entries, ctypes.byref(options)
+            int(kind), name[:NAME_LENGTH].encode(), key_size, value_size, max_entries, ctypes.byref(options)
         )
         if fd < 0:
             raise refusal(f"create map {name}", fd)
@@ -253,6 +255,18 @@ class Program:
         """Open a pinned program."""
         return cls(path.name, open_pinned(path))
 
+    @classmethod
+    def of_id(cls, number: int) -> Self | None:
+        """Open a program by the kernel's number for it, with the name that the kernel has kept; None: it is gone."""
+        fd = int(libbpf().lib.bpf_prog_get_fd_by_id(number))
+        if fd == -errno.ENOENT:
+            return None
+        if fd < 0:
+            raise refusal(f"open program {number}", fd)
+        program = cls("", fd)
+        program.name = bytes(program._info().name).decode()
+        return program
+
     def test_run(self, packet: bytes, repeat: int = 1, ifindex: int = 0, mark: int = 0) -> RunResult:
         """Run a tc program on a packet that goes nowhere (BPF_PROG_TEST_RUN); `ifindex` is in the caller's netns."""
         context = bytearray(192)  # struct __sk_buff; only a few fields may be set
@@ -278,12 +292,16 @@ class Program:
 
     def run_time(self) -> tuple[int, int]:
         """How often it ran while run times were measured (measure_run_time), and for how many nanoseconds in all."""
+        info = self._info()
+        return int(info.run_cnt), int(info.run_time_ns)
+
+    def _info(self) -> ProgramInfo:
         info = ProgramInfo()
         size = ctypes.c_uint32(ctypes.sizeof(info))
         result = libbpf().lib.bpf_obj_get_info_by_fd(self.fd, ctypes.byref(info), ctypes.byref(size))
         if result != 0:
             raise refusal(f"ask about program {self.name}", result)
-        return int(info.run_cnt), int(info.run_time_ns)
+        return info
 
     def close(self) -> None:
         """Close the descriptor; the program lives on while it is pinned or attached."""

@@ -51,6 +51,16 @@ class MapCreateOptions(ctypes.Structure):
     )
 
 
+class AttachOptions(ctypes.Structure):
+    """struct bpf_prog_attach_opts of libbpf 1.x, up to the fields used."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("flags", ctypes.c_uint32),
+        ("replace_prog_fd", ctypes.c_int),
+    )
+
+
 class TestRunOptions(ctypes.Structure):
     """struct bpf_test_run_opts of libbpf 1.x."""
 
@@ -103,7 +113,9 @@ class ProgramInfo(ctypes.Structure):
     """Start of struct bpf_prog_info, up to what is read of it."""
 
     _fields_ = (
-        ("front", ctypes.c_uint8 * 192),
+        ("front", ctypes.c_uint8 * 64),
+        ("name", ctypes.c_char * 16),
+        ("middle", ctypes.c_uint8 * 112),
         ("run_time_ns", ctypes.c_uint64),
         ("run_cnt", ctypes.c_uint64),
     )
@@ -156,6 +168,10 @@ class Libbpf:
             "bpf_map_lookup_batch": (number, number, pointer, pointer, pointer, pointer, pointer, pointer),
             "bpf_map_update_batch": (number, number, pointer, pointer, pointer, pointer),
             "bpf_map_delete_batch": (number, number, pointer, pointer, pointer),
+            "bpf_prog_attach_opts": (number, number, number, number, pointer),
+            "bpf_prog_detach2": (number, number, number, number),
+            "bpf_prog_query": (number, number, number, size, pointer, pointer, pointer),
+            "bpf_prog_get_fd_by_id": (number, size),
             "bpf_prog_test_run_opts": (number, number, pointer),
             "bpf_enable_stats": (number, number),
         }
