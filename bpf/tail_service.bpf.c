@@ -109,10 +109,12 @@ choose(struct packet *pkt, void *map, const void *key, const struct lb_service *
 	return 0;
 }
 
-static __always_inline int
-choose_backend(struct packet *pkt, const struct lb_service *service, __u8 scope, enum caller caller,
-	       struct choice *choice)
+/* Not static, as parse_packet(). Returns 0 or -DROP_*. */
+__noinline int choose_backend(struct packet *pkt, const struct lb_service *service, __u32 scope, __u32 caller,
+			      struct choice *choice)
 {
+	if (!pkt || !service || !choice)
+		return -DROP_INVALID_PACKET;
 	if (pkt->family == FAMILY_IPV4) {
 		struct ct4_key key = { .daddr = pkt->daddr.ip4, .saddr = pkt->saddr.ip4, .dport = pkt->dport,
 				       .sport = pkt->sport, .protocol = pkt->protocol, .flags = CT_SERVICE };
@@ -126,13 +128,17 @@ choose_backend(struct packet *pkt, const struct lb_service *service, __u8 scope,
 	}
 }
 
-/* Remember a connection of a client that is no endpoint here, so that its answers are known. Returns 0 or -DROP_*. */
-static __always_inline int track_for_node(struct __sk_buff *skb, struct packet *pkt, __u32 handling)
+/* Remember a connection of a client that is no endpoint here, so that its answers are known. Not static, as
+ * parse_packet(). Returns 0 or -DROP_*.
+ */
+__noinline int track_for_node(struct __sk_buff *skb, struct packet *pkt, __u32 handling)
 {
 	const struct node_config *config = node_config();
 	struct ct_state ct = {};
 	int ret;
 
+	if (!pkt)
+		return -DROP_INVALID_PACKET;
 	if (!config)
 		return DROP(pkt, DROP_NO_CONFIG, 0);
 	ret = ct_lookup(skb, pkt, CT_EGRESS, config, &ct);
@@ -148,7 +154,7 @@ static __always_inline int translate(struct __sk_buff *skb, struct packet *pkt, 
 {
 	const struct lb_service *service;
 	__u8 scope = SCOPE_EXTERNAL;
-	struct choice choice;
+	struct choice choice = {};
 	int ret;
 
 	ret = parse_packet(skb, pkt);

@@ -169,6 +169,24 @@ static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, con
 	return route(skb, pkt, config, own, &leg, dst_identity);
 }
 
+/* Tell that a pod sends. Not static, as parse_packet(): the verifier need not look at all that follows once for each way
+ * through here. Returns 0.
+ */
+__noinline int tell_from_endpoint(struct __sk_buff *skb, const struct node_config *config,
+				  const struct interface_info *own, __u32 family)
+{
+	if (!config || !own)
+		return 0;
+	trace_packet(skb, config, family, &(struct trace){
+		.point = FROM_ENDPOINT,
+		.reason = REASON_UNKNOWN,
+		.source = own->endpoint_id,
+		.src_identity = own->identity,
+		.monitor = MONITOR_DEFAULT,
+	});
+	return 0;
+}
+
 SEC("tc")
 int from_container(struct __sk_buff *skb)
 {
@@ -186,14 +204,8 @@ int from_container(struct __sk_buff *skb)
 		drop.source = own->endpoint_id;
 		drop.src_identity = own->identity;
 	}
-	if (config && own && pkt.family != FAMILY_NONE)
-		trace_packet(skb, config, pkt.family, &(struct trace){
-			.point = FROM_ENDPOINT,
-			.reason = REASON_UNKNOWN,
-			.source = drop.source,
-			.src_identity = drop.src_identity,
-			.monitor = MONITOR_DEFAULT,
-		});
+	if (config && own && pkt.family != FAMILY_NONE && config->aggregation < AGGREGATE_LOWEST)
+		tell_from_endpoint(skb, config, own, pkt.family);
 	ret = config ? handle(skb, &pkt, config, own, &drop.dst_identity) : DROP(&pkt, DROP_NO_CONFIG, 0);
 	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
 }
