@@ -28,6 +28,21 @@ struct leg {				/* what came before: the service step, a load balancer, or nothi
 	enum hook hook;
 };
 
+/* Tell of a packet that the stack will throw away. Not static, as parse_packet(). Returns 0. */
+__noinline int tell_unroutable(struct __sk_buff *skb, struct packet *pkt, const struct interface_info *own,
+			       __u32 dst_identity, __u32 result)
+{
+	if (!pkt || !own)
+		return 0;
+	drop_packet(skb, pkt, DROP(pkt, DROP_FIB_LOOKUP_FAILED, result), &(struct drop){
+		.direction = METRIC_EGRESS,
+		.source = own->endpoint_id,
+		.src_identity = own->identity,
+		.dst_identity = dst_identity,
+	});
+	return 0;
+}
+
 /* Send a checked packet on its way. Fills the destination's identity; returns TC_ACT_* or -DROP_*. */
 static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
 				 const struct interface_info *own, const struct leg *leg, __u32 *dst_identity)
@@ -41,8 +56,8 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 		.direction = METRIC_EGRESS,
 	};
 	__be16 proxy_port_be = leg->proxy_port_be;
+	int ret, unroutable = 0;
 	__u32 handling;
-	int ret;
 
 	ret = ct_lookup(skb, pkt, CT_EGRESS, config, &ct);
 	if (ret)
@@ -84,6 +99,12 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 		proxy_port_be = ret;
 	}
 	handling = leg->handling | (proxy_port_be ? CT_ENTRY_PROXY : 0);
+	/* Asked once for each connection that leaves the cluster, and with each packet while there is no route. */
+	if (!local && !proxy_port_be && !has_tunnel(remote) &&
+	    unlikely(ct.status == CT_NEW || ct.flags & CT_ENTRY_NO_ROUTE)) {
+		unroutable = why_unroutable(skb, pkt);
+		handling |= unroutable ? CT_ENTRY_NO_ROUTE : 0;
+	}
 	if (ct_is_due(&ct, handling)) {
 		ret = ct_create(skb, pkt, CT_EGRESS, own->identity, handling);
 		if (ret)
@@ -131,8 +152,13 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 	/* The stack routes, not a FIB lookup here: so routes by source, marks and netfilter of the node hold for pods, too, and
 	 * the event is the reference's to-stack. The node's address is given at the device (to_netdev).
 	 */
-	trace.point = TO_STACK;
-	trace_packet(skb, config, pkt->family, &trace);
+	if (unlikely(unroutable)) {
+		/* The stack, which looks at more than routes when it answers, tells the pod. */
+		tell_unroutable(skb, pkt, own, *dst_identity, unroutable);
+	} else {
+		trace.point = TO_STACK;
+		trace_packet(skb, config, pkt->family, &trace);
+	}
 	skb->mark = mark_of(MARK_IDENTITY, own->identity);
 	return leg->hook == AT_INGRESS ? TC_ACT_OK : to_host(skb, pkt, config);
 }

@@ -40,32 +40,60 @@ next_hop(struct __sk_buff *skb, struct packet *pkt, const __u8 *source_mac, cons
 	return 0;
 }
 
+/* Ask the node's routes about a packet that has just come in. Returns as bpf_fib_lookup(). */
+static __always_inline long
+find_route(struct __sk_buff *skb, const struct packet *pkt, struct bpf_fib_lookup *fib, __u32 flags)
+{
+	memset(fib, 0, sizeof(*fib));
+	fib->l4_protocol = pkt->protocol;
+	fib->ifindex = skb->ifindex;
+	if (pkt->family == FAMILY_IPV4) {
+		fib->family = 2 /* AF_INET */;
+		fib->ipv4_src = pkt->saddr.ip4;
+		fib->ipv4_dst = pkt->daddr.ip4;
+	} else {
+		fib->family = 10 /* AF_INET6 */;
+		memcpy(fib->ipv6_src, &pkt->saddr, 16);
+		memcpy(fib->ipv6_dst, &pkt->daddr, 16);
+	}
+	return bpf_fib_lookup(skb, fib, sizeof(*fib), flags);
+}
+
+/* Will the stack have to throw this packet away, because it knows no way or a route forbids it? Not static, as
+ * parse_packet(). Returns 0: it will not, or BPF_FIB_LKUP_RET_*.
+ */
+__noinline int why_unroutable(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct bpf_fib_lookup fib;
+	long result;
+
+	if (!pkt)
+		return 0;
+	result = find_route(skb, pkt, &fib, 0);
+	/* An address of the node is not forwarded to, either; but the devices' own routes lead there. */
+	if (result == BPF_FIB_LKUP_RET_NOT_FWDED)
+		result = find_route(skb, pkt, &fib, BPF_FIB_LOOKUP_DIRECT);
+	return result >= BPF_FIB_LKUP_RET_BLACKHOLE && result <= BPF_FIB_LKUP_RET_NOT_FWDED ? result : 0;
+}
+
 /* Out by the node's routes, without the stack's say: its source may be an address that the stack takes for its own.
  * Returns TC_ACT_REDIRECT or -DROP_*.
  */
 static __always_inline int forward_by_route(struct __sk_buff *skb, struct packet *pkt)
 {
 	__u8 no_mac[ETH_ALEN] = {};	/* the neighbour's follows */
-	struct bpf_fib_lookup fib = { .l4_protocol = pkt->protocol, .ifindex = skb->ifindex };
 	struct bpf_redir_neigh next = {};
-	long result;
+	struct bpf_fib_lookup fib;
+	long result = find_route(skb, pkt, &fib, 0);
 	int ret;
 
-	fib.family = next.nh_family = pkt->family == FAMILY_IPV4 ? 2 /* AF_INET */ : 10 /* AF_INET6 */;
-	if (pkt->family == FAMILY_IPV4) {
-		fib.ipv4_src = pkt->saddr.ip4;
-		fib.ipv4_dst = pkt->daddr.ip4;
-	} else {
-		memcpy(fib.ipv6_src, &pkt->saddr, 16);
-		memcpy(fib.ipv6_dst, &pkt->daddr, 16);
-	}
-	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return DROP(pkt, DROP_FIB_LOOKUP_FAILED, result);
 	ret = next_hop(skb, pkt, no_mac, no_mac);
 	if (ret)
 		return ret;
 	/* The lookup leaves the gateway where the destination stood. */
+	next.nh_family = fib.family;
 	memcpy(next.ipv6_nh, fib.ipv6_dst, 16);
 	/* It may have the node's address as its source, and is none of the node's. */
 	skb->tc_index |= TC_INDEX_SKIP_HOST;

@@ -213,8 +213,10 @@ _Static_assert(sizeof(struct ct_entry) == 56, "layout known to maps.py");
 #define CT_ENTRY_NODE_PORT	0x20	/* this node translated it for a client that is no endpoint here */
 #define CT_ENTRY_PROXY		0x40	/* one side of it is a proxy of this node */
 #define CT_ENTRY_FROM_L7LB	0x100	/* a load balancer of this node opened it in the pod's name */
+#define CT_ENTRY_NO_ROUTE	0x200	/* the node has no way to where it leads */
 /* How packets of the connection are handled: chosen when it is made, and made again when the choice changes. */
-#define CT_ENTRY_HANDLING	(CT_ENTRY_LOOPBACK | CT_ENTRY_NODE_PORT | CT_ENTRY_PROXY | CT_ENTRY_FROM_L7LB)
+#define CT_ENTRY_HANDLING	(CT_ENTRY_LOOPBACK | CT_ENTRY_NODE_PORT | CT_ENTRY_PROXY | \
+				 CT_ENTRY_FROM_L7LB | CT_ENTRY_NO_ROUTE)
 
 /* ---- services ---- */
 

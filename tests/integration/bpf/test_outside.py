@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from bpf.services import FrontendKind, ServiceFrontend
 from tests.support.exchanges import VERSIONS, ask, service_at
 from tests.support.outside import ANY, NODE, OUTSIDE, WORLD, join
-from tests.support.testnet import Cluster, Pod, ip, ping
+from tests.support.testnet import Cluster, Pod, ip, ping, sysctl
 from tests.support.traffic import background, ipv4_packet, open_socket
 
 pytestmark = pytest.mark.kernel
@@ -227,6 +228,73 @@ def test_answer_to_a_client_that_the_node_knows_no_way_to_is_dropped(cluster: Cl
             assert told == {4}, "BPF_FIB_LKUP_RET_NOT_FWDED"
     finally:
         ip(f"route add {back}", netns=cluster.near.netns)
+
+
+@contextmanager
+def without_a_way(cluster: Cluster, version: str, how: str) -> Iterator[None]:
+    """The first node cannot send anything to the world: no route leads there, or a route of kind `how` forbids it."""
+    netns = cluster.near.netns
+    default = f"default via {OUTSIDE[version]}"
+    undo = f"route add {default}" if not how else f"route del {how} {WORLD[version]}"
+    sysctl(netns, ipv4__icmp_ratelimit=0, ipv6__icmp__ratelimit=0)
+    ip(f"route del {default}" if not how else f"route add {how} {WORLD[version]}", netns=netns)
+    try:
+        yield
+    finally:
+        ip(undo, netns=netns)
+
+
+def connect_error(cluster: Cluster, version: str) -> int:
+    """The number of the error that a pod gets which wants to speak to the world."""
+    with open_socket(cluster.client.netns, socket.SOCK_STREAM, ANY[version]) as sock:
+        try:
+            sock.connect((WORLD[version], 8443))
+        except OSError as error:
+            return error.errno or 0
+    return 0
+
+
+@VERSIONS
+@pytest.mark.parametrize(
+    ("how", "ext_error"),
+    [("", 4), ("unreachable", 2), ("prohibit", 3)],
+)
+def test_pods_packet_without_a_way_is_a_drop_and_the_pod_hears(
+    cluster: Cluster, version: str, how: str, ext_error: int
+) -> None:
+    with without_a_way(cluster, version, how):
+        assert connect_error(cluster, version) in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES)
+    drops = [event for event in cluster.log.collect() if event.type == 1]
+    assert {(drop.what, drop.ext_error, drop.source) for drop in drops} == {("drop 169", ext_error, 1017)}
+    assert not [event for event in cluster.log.events if event.what == "to-stack"], "it went nowhere"
+
+
+@VERSIONS
+def test_each_packet_into_a_black_hole_is_told_until_there_is_a_way(cluster: Cluster, version: str) -> None:
+    with (
+        open_socket(cluster.client.netns, socket.SOCK_DGRAM, ANY[version]) as client,
+        open_socket(cluster.net.name, socket.SOCK_DGRAM, WORLD[version], 5353) as world,
+    ):
+        with without_a_way(cluster, version, "blackhole"):
+            for _ in range(3):
+                client.sendto(b"x", (WORLD[version], 5353))
+            events = cluster.log.wait_for(lambda events: len([one for one in events if one.type == 1]) == 3)
+        assert {(one.what, one.ext_error) for one in events} == {("drop 169", 1)}
+        cluster.log.clear()
+        client.sendto(b"y", (WORLD[version], 5353))
+        assert world.recv(10) == b"y"
+    events = cluster.log.wait_for(lambda events: bool(events))
+    assert {event.what for event in events} <= {"to-stack", "to-network"}
+
+
+def test_address_of_the_node_that_nobody_has_told_is_no_drop(cluster: Cluster) -> None:
+    other = "172.18.77.1"
+    ip(f"addr add {other}/16 dev eth0", netns=cluster.near.netns)
+    try:
+        assert ping(cluster.client.netns, other)
+    finally:
+        ip(f"addr del {other}/16 dev eth0", netns=cluster.near.netns)
+    assert not [event for event in cluster.log.collect() if event.type == 1]
 
 
 @VERSIONS
