@@ -36,8 +36,9 @@ from lab.pods import Observed, Pods, dns_pods, dns_servers, place_files, program
 from lab.process import Process, Program
 from lab.programs import Programs
 from lab.rundir import RunDir
-from mesh.controller import DEFAULT_NAMESPACES, workload
 from mesh.leader import Lock, decide
+from mesh.names import workload
+from mesh.namespaces import DEFAULT_NAMESPACES
 from mesh.resources.base import Metadata, Resource
 from mesh.resources.cluster import Namespace, Node
 from mesh.resources.mistakes import InvalidResource

@@ -11,22 +11,19 @@ runs in one process only; agents read.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from mesh import identities, ipam, names, schedule
 from mesh.cluster import Cluster
 from mesh.envoyconfig import status as envoyconfig
 from mesh.gateway import controller as gateway
 from mesh.ingress import controller as ingress
+from mesh.names import HASH_LABEL, workload
 from mesh.resources.base import Metadata, OwnerReference, Resource, changed
-from mesh.resources.cluster import Namespace, Node
+from mesh.resources.cluster import Node
 from mesh.resources.deployments import Deployment
 from mesh.resources.pods import Pod, PodIp, PodStatus
 from mesh.services import assigning as services
 from mesh.store import Update
-
-DEFAULT_NAMESPACES: Final = ("default", "kube-node-lease", "kube-public", "kube-system")
-HASH_LABEL: Final = "pod-template-hash"
 
 
 def reconcile(resources: Sequence[Resource], cluster_name: str = "default", now: str | None = None) -> Update:
@@ -54,12 +51,6 @@ def reconcile(resources: Sequence[Resource], cluster_name: str = "default", now:
     return cluster.update()
 
 
-def missing_namespaces(resources: Sequence[Resource], existing: Sequence[Resource]) -> list[Resource]:
-    """Resources whose namespace neither exists nor is among them: Kubernetes refuses those."""
-    known = {*DEFAULT_NAMESPACES, *(one.name for one in (*existing, *resources) if isinstance(one, Namespace))}
-    return [one for one in resources if one.namespace and one.namespace not in known]
-
-
 def _remove_orphans(cluster: Cluster) -> None:
     """Pods whose deployment is gone, or changed its template."""
     hashes = {(one.namespace, one.name): names.template_hash(one) for one in cluster.deployments()}
@@ -67,15 +58,6 @@ def _remove_orphans(cluster: Cluster) -> None:
         kind, name = workload(pod)
         if kind == "Deployment" and hashes.get((pod.namespace, name)) != pod.metadata.labels.get(HASH_LABEL):
             cluster.remove(pod.key)
-
-
-def workload(pod: Pod) -> tuple[str, str]:
-    """Kind and name of what manages a pod: for a pod of a ReplicaSet its Deployment; a pod on its own is its own."""
-    for owner in pod.metadata.owner_references:
-        if owner.kind == "ReplicaSet" and (value := pod.metadata.labels.get(HASH_LABEL)):
-            return "Deployment", owner.name.removesuffix(f"-{value}")
-        return owner.kind, owner.name
-    return "Pod", pod.name
 
 
 def _scale(cluster: Cluster, deployment: Deployment) -> None:

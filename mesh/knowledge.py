@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from mesh import identities, ipam
 from mesh.cluster import Cluster
-from mesh.controller import workload
+from mesh.names import workload
 from mesh.resources.cluster import Namespace, Node
 from mesh.resources.pods import Pod
 from mesh.services.frontends import Named

@@ -1,7 +1,7 @@
 """Names as Kubernetes makes them, but the same ones for the same manifests every time.
 
-In:        a Deployment and how many pods it has made.
-Out:       `client2-5998d566b4-hrhrb`: deployment, hash of the pod template, five characters.
+In:        a Deployment and how many pods it has made; a pod.
+Out:       `client2-5998d566b4-hrhrb`: deployment, hash of the pod template, five characters; the workload of a pod.
 Elsewhere: controller.py decides when a pod is made.
 
 Kubernetes draws the last five characters at random. Ours follow from the number of the pod, so that recordings, tests
@@ -15,9 +15,13 @@ import json
 from typing import Final
 
 from mesh.resources.deployments import Deployment
+from mesh.resources.pods import Pod
 
 ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 """No vowels and nothing that looks like another character (Kubernetes, util/rand)."""
+
+HASH_LABEL: Final = "pod-template-hash"
+"""Label of a pod with the hash of its template."""
 
 _FNV_OFFSET: Final = 0x811C9DC5
 _FNV_PRIME: Final = 0x01000193
@@ -48,6 +52,15 @@ def mac_address(seed: str) -> str:
     octets = bytearray(hashlib.sha256(seed.encode()).digest()[:6])
     octets[0] = octets[0] & 0xFC | 0x02
     return octets.hex(":")
+
+
+def workload(pod: Pod) -> tuple[str, str]:
+    """Kind and name of what manages a pod: for a pod of a ReplicaSet its Deployment; a pod on its own is its own."""
+    for owner in pod.metadata.owner_references:
+        if owner.kind == "ReplicaSet" and (value := pod.metadata.labels.get(HASH_LABEL)):
+            return "Deployment", owner.name.removesuffix(f"-{value}")
+        return owner.kind, owner.name
+    return "Pod", pod.name
 
 
 def _fnv1a(data: bytes) -> int:

@@ -105,7 +105,7 @@ _DELETE = Command(
         Example("A pod, without waiting for its end", "flowscope mesh delete pod foo-app --wait=false"),
         Example("All pods with a label", "flowscope mesh delete pods -l run=foo-app"),
     ),
-    run="cli.mesh.apply:run_delete",
+    run="cli.mesh.delete:run_delete",
     words=_kinds,
     checks_server_flags=False,
 )

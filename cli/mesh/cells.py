@@ -7,17 +7,18 @@ Elsewhere: kinds.py puts cells into columns.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cli.mesh.view import NONE, UNKNOWN, View, duration, field, listed
-from mesh.auth.documents import CertificateSigningRequest
 from mesh.resources.base import Resource
 from mesh.resources.cluster import Node
 from mesh.resources.deployments import Deployment
 from mesh.resources.pods import Pod
 from mesh.resources.selectors import LabelSelector
 from mesh.resources.services import Service
-from mesh.services.pools import CONFLICT
+
+if TYPE_CHECKING:
+    from mesh.auth.documents import CertificateSigningRequest
 
 _ROLE: Final = "node-role.kubernetes.io/"
 _TERMS: Final = {
@@ -127,5 +128,7 @@ def signing_condition(request: CertificateSigningRequest, _view: View) -> str:
 
 def pool_conflict(pool: Resource, _view: View) -> str:
     """Whether a pool overlaps another, which then has the addresses."""
+    from mesh.services.pools import CONFLICT
+
     told = field(pool, "status", "conditions") or ()
     return str(any(one["type"] == CONFLICT and one["status"] == "True" for one in told))

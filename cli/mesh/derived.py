@@ -14,7 +14,7 @@ from pydantic import Field
 from cli.mesh.view import View
 from mesh import names
 from mesh.backends import Directory
-from mesh.controller import HASH_LABEL
+from mesh.names import HASH_LABEL
 from mesh.resources.base import Key, Metadata, OwnerReference, Resource
 from mesh.services.kinds import EndpointAddress, EndpointPort, Endpoints, EndpointSubset
 

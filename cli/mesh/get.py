@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cli.command import Call
-from cli.mesh.apply import targets_of
-from cli.mesh.kinds import AGE, KnownKind, kinds, rows_of
+from cli.mesh.kinds import AGE, KnownKind, kinds, rows_of, targets_of
 from cli.mesh.place import Place, find_place, opened
 from cli.mesh.selector import parse_selector
 from cli.mesh.view import View

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from cli.mesh.view import View
-from mesh.gateway.documents import AnyRoute
-from mesh.ingress.documents import Ingress
 from mesh.resources.base import Condition
+
+if TYPE_CHECKING:
+    from mesh.gateway.documents import AnyRoute
+    from mesh.ingress.documents import Ingress
 
 
 def ingress_class(one: Ingress, _view: View) -> str:

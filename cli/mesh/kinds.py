@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cli.mesh import cells, derived, ingress
+from cli.mesh import cells, ingress
+from cli.mesh.naming import prefix_of
 from cli.mesh.view import NONE, View, as_labels, listed
 from mesh.resources.base import Resource
 from mesh.resources.kinds import known_kinds
@@ -56,6 +57,18 @@ class Shown:
     """Of kinds that nobody stores; the others are in mesh.resources.kinds.known_kinds()."""
     namespaced: bool = True
     """The same."""
+
+
+def _derived(name: str) -> Callable[[View], list[Resource]]:
+    """A function of derived.py, which is imported when somebody asks for what it finds."""
+
+    def derive(view: View) -> list[Resource]:
+        from cli.mesh import derived
+
+        function: Callable[[View], list[Resource]] = getattr(derived, name)
+        return function(view)
+
+    return derive
 
 
 _TEMPLATE: Final = (
@@ -130,7 +143,7 @@ KINDS: Final[dict[str, Shown]] = {
             Column("SELECTOR", lambda one, view: as_labels(one.spec["selector"]["matchLabels"]), wide=True),
         ),
         in_all=True,
-        derive=derived.replica_sets,
+        derive=_derived("replica_sets"),
         api_version="apps/v1",
     ),
     "NetworkPolicy": Shown(
@@ -160,7 +173,7 @@ KINDS: Final[dict[str, Shown]] = {
             Column("IPV4", lambda one, view: one.status["networking"]["addressing"][0].get("ipv4")),
             Column("IPV6", lambda one, view: one.status["networking"]["addressing"][0].get("ipv6")),
         ),
-        derive=derived.endpoints,
+        derive=_derived("endpoints"),
         api_version="cilium.io/v2",
     ),
     "Ingress": Shown(
@@ -221,7 +234,7 @@ KINDS: Final[dict[str, Shown]] = {
         ),
     ),
     "Endpoints": Shown(
-        "endpoints", ("ep",), (Column("ENDPOINTS", cells.endpoint_addresses), AGE), derive=derived.service_endpoints
+        "endpoints", ("ep",), (Column("ENDPOINTS", cells.endpoint_addresses), AGE), derive=_derived("service_endpoints")
     ),
     # Kinds whose columns say no more than their age, but which have names of their own.
     "ConfigMap": Shown("configmaps", ("cm",)),
@@ -266,8 +279,7 @@ class KnownKind:
     @property
     def prefix(self) -> str:
         """`deployment.apps`: what stands before the name of a resource where kinds are mixed."""
-        group = self.api_version.rpartition("/")[0]
-        return self.kind.lower() + (f".{group}" if group else "")
+        return prefix_of(self.kind, self.api_version)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -315,10 +327,21 @@ def find_kinds(words: str) -> list[KnownKind]:
     return list(dict.fromkeys(found))
 
 
-def prefix_of(resource: Resource) -> str:
-    """`ingress.networking.k8s.io`."""
-    group = resource.api_version.rpartition("/")[0]
-    return resource.kind.lower() + (f".{group}" if group else "")
+def targets_of(words: Sequence[str]) -> list[tuple[KnownKind, str | None]]:
+    """What `pods a b`, `pod/a svc/b` or `pods,svc` mean: kinds with names, or with None for any. Raises: Failure."""
+    if not words:
+        raise Failure("name a kind of resource, as in `flowscope mesh get pods`; see `flowscope mesh api-resources`")
+    if "/" in words[0]:
+        found: list[tuple[KnownKind, str | None]] = []
+        for word in words:
+            kind, slash, name = word.partition("/")
+            if not slash or not name:
+                raise Failure(f"{word[:80]!r}: write KIND/NAME for each resource, or KIND NAME...")
+            found += [(one, name) for one in find_kinds(kind)]
+        return found
+    if wrong := [word for word in words[1:] if "/" in word]:
+        raise Failure(f"{wrong[0][:80]!r}: write KIND/NAME for each resource, or KIND NAME...")
+    return [(kind, name) for kind in find_kinds(words[0]) for name in (words[1:] or (None,))]
 
 
 def rows_of(

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from cli.mesh.place import Place
 from mesh.cluster import Cluster
-from mesh.controller import workload
+from mesh.names import workload
 from mesh.resources.base import TIME_FORMAT, Resource
 from mesh.resources.deployments import Deployment
 from mesh.resources.pods import Pod

@@ -11,7 +11,7 @@ import base64
 from typing import Final, Literal
 
 from mesh.ingress.secrets import Base64
-from mesh.resources.base import Condition, Kind, Model, Resource
+from mesh.resources.base import Condition, Model, Resource
 
 SIGNER: Final = "flowscope.io/mutual-auth"
 BUNDLE: Final = "flowscope.io.mutual-auth"
@@ -70,11 +70,3 @@ def encoded(pem: str) -> str:
 
 def _text(raw: str) -> str:
     return base64.b64decode("".join(raw.split())).decode(errors="replace")
-
-
-KINDS: Final[dict[str, Kind]] = {
-    "CertificateSigningRequest": Kind(CertificateSigningRequest, ("certificates.k8s.io/v1",), False),
-    "ClusterTrustBundle": Kind(
-        ClusterTrustBundle, ("certificates.k8s.io/v1beta1", "certificates.k8s.io/v1alpha1"), False
-    ),
-}

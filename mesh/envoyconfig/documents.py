@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field
 
 from mesh.envoyconfig import messages
-from mesh.resources.base import Condition, Kind, Model, Resource
+from mesh.resources.base import Condition, Model, Resource
 from mesh.resources.fields import DnsLabel, DnsName, Port
 from mesh.resources.selectors import LabelSelector
 
@@ -92,9 +92,3 @@ class CiliumClusterwideEnvoyConfig(EnvoyConfig):
 
     def namespace_of(self, one: ServiceListener | BackendService) -> str:
         return one.namespace or "default"
-
-
-KINDS: Final[dict[str, Kind]] = {
-    "CiliumEnvoyConfig": Kind(CiliumEnvoyConfig, ("cilium.io/v2", "cilium.io/v2alpha1"), True),
-    "CiliumClusterwideEnvoyConfig": Kind(CiliumClusterwideEnvoyConfig, ("cilium.io/v2", "cilium.io/v2alpha1"), False),
-}

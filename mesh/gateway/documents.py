@@ -16,7 +16,7 @@ import re2
 from pydantic import AfterValidator, Field, model_validator
 
 from mesh.ingress.documents import HostName
-from mesh.resources.base import Condition, Kind, Model, Resource
+from mesh.resources.base import Condition, Model, Resource
 from mesh.resources.fields import DnsLabel, DnsName, Port
 from mesh.resources.selectors import LabelSelector
 
@@ -423,12 +423,3 @@ class GRPCRoute(Resource):
 
 
 AnyRoute = HTTPRoute | GRPCRoute
-
-_V1: Final = (f"{GROUP}/v1", f"{GROUP}/v1beta1")
-KINDS: Final[dict[str, Kind]] = {
-    "GatewayClass": Kind(GatewayClass, _V1, False),
-    "Gateway": Kind(Gateway, _V1, True),
-    "HTTPRoute": Kind(HTTPRoute, _V1, True),
-    "GRPCRoute": Kind(GRPCRoute, (f"{GROUP}/v1", f"{GROUP}/v1alpha2"), True),
-    "ReferenceGrant": Kind(ReferenceGrant, (f"{GROUP}/v1beta1", f"{GROUP}/v1"), True),
-}

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal, Self
 import re2
 from pydantic import AfterValidator, Field, model_validator
 
-from mesh.resources.base import Kind, Model, Resource
+from mesh.resources.base import Model, Resource
 from mesh.resources.fields import DnsName, Port, PortName
 
 CLASS: Final = "cilium"
@@ -148,9 +148,3 @@ class IngressClass(Resource):
     @property
     def is_default(self) -> bool:
         return self.metadata.annotations.get("ingressclass.kubernetes.io/is-default-class") == "true"
-
-
-KINDS: Final[dict[str, Kind]] = {
-    "Ingress": Kind(Ingress, ("networking.k8s.io/v1",), True),
-    "IngressClass": Kind(IngressClass, ("networking.k8s.io/v1",), False),
-}

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from mesh.resources.base import Kind, Resource
+from mesh.resources.base import Resource
 
 SECRETS_NAMESPACE: Final = "cilium-secrets"
 """Where copies of the secrets lie that Envoy needs."""
@@ -46,6 +46,3 @@ class Secret(Resource):
         if key in self.string_data:
             return self.string_data[key].encode()
         return base64.b64decode("".join(self.data[key].split()))
-
-
-KINDS: Final[dict[str, Kind]] = {"Secret": Kind(Secret, ("v1",), True)}

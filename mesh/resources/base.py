@@ -116,14 +116,6 @@ class Condition(Model):
     ignored = frozenset({"lastTransitionTime", "lastHeartbeatTime", "lastProbeTime", "observedGeneration"})
 
 
-class Kind(NamedTuple):
-    """How a kind is recognised."""
-
-    model: type[Resource]
-    api_versions: tuple[str, ...]
-    namespaced: bool
-
-
 def timestamp(now_s: float) -> str:
     """A time as it stands in metadata."""
     return datetime.fromtimestamp(now_s, UTC).strftime(TIME_FORMAT)

@@ -1,7 +1,7 @@
 """The kinds around services: endpoints that users write, address pools, who announces addresses.
 
 In:        YAML as users write it for Kubernetes, Cilium and MetalLB.
-Out:       frozen models with their KINDS, which mesh/resources/kinds.py takes in.
+Out:       frozen models, which mesh/resources/kinds.py lists.
 Elsewhere: Service itself is in mesh/resources/services.py; pools.py reads pools of all forms.
 """
 
@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from mesh.resources.base import Condition, Kind, Model, Resource
+from mesh.resources.base import Condition, Model, Resource
 from mesh.resources.fields import Address, DnsLabel, DnsName, Port, PortName, Protocol
 from mesh.resources.mistakes import first_error
 from mesh.resources.selectors import LabelSelector
@@ -254,13 +254,3 @@ class Lease(Resource):
 
     kind: Literal["Lease"] = "Lease"
     spec: LeaseSpec = LeaseSpec()
-
-
-KINDS: Final[dict[str, Kind]] = {
-    "EndpointSlice": Kind(EndpointSlice, ("discovery.k8s.io/v1",), True),
-    "Endpoints": Kind(Endpoints, ("v1",), True),
-    "ConfigMap": Kind(ConfigMap, ("v1",), True),
-    "CiliumLoadBalancerIPPool": Kind(CiliumLoadBalancerIPPool, ("cilium.io/v2", "cilium.io/v2alpha1"), False),
-    "CiliumL2AnnouncementPolicy": Kind(CiliumL2AnnouncementPolicy, ("cilium.io/v2alpha1", "cilium.io/v2"), False),
-    "Lease": Kind(Lease, ("coordination.k8s.io/v1",), True),
-}

@@ -299,3 +299,23 @@ def test_api_resources_lists_kinds_as_kubectl_does(mesh: Typed) -> None:
         "false",
     ]
     assert rows["CiliumEndpoint"] == ["ciliumendpoints", "cep,ciliumep", "cilium.io/v2", "true"]
+
+
+APPLIED = """
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web}
+spec: {defaultBackend: {service: {name: web, port: {number: 80}}}}
+"""
+
+
+def test_applying_imports_what_its_manifests_need(tmp_path: Path) -> None:
+    (tmp_path / "ingress.yaml").write_text(APPLIED)
+    code = (
+        "import sys; from cli.__main__ import main; main(sys.argv[1:]);"
+        "heavy = {'asyncio', 'google.protobuf', 'mesh.controller', 'mesh.gateway.documents',"
+        " 'mesh.policy.documents.cilium'} & set(sys.modules); sys.exit(' '.join(heavy) or 0)"
+    )
+    words = ["mesh", "apply", "--store", str(tmp_path / "store"), "-f", str(tmp_path / "ingress.yaml")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("ingress.networking.k8s.io/web created\n", "", 0)

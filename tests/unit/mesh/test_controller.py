@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mesh.cluster import Cluster
-from mesh.controller import missing_namespaces, reconcile, workload
+from mesh.controller import reconcile
+from mesh.names import workload
+from mesh.namespaces import missing_namespaces
 from mesh.resources.base import Resource, changed
 from mesh.resources.deployments import Deployment
 from mesh.resources.manifests import parse_manifests

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli.mesh.apply import targets_of
 from cli.mesh.get import Request, render
-from cli.mesh.kinds import find_kinds, plural_of
+from cli.mesh.kinds import find_kinds, plural_of, targets_of
 from cli.mesh.place import Place
 from cli.mesh.view import View, duration
 from mesh.resources.base import TIME_FORMAT, Resource, changed
