@@ -76,5 +76,5 @@ fuzz: setup-dev
 
 clean:
 	-@test ! -x .venv/bin/flowscope || test "$$(id -u)" != 0 || .venv/bin/flowscope lab down
-	rm -rf .venv build dist bpf/build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist bpf/build mesh/envoy/module/build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

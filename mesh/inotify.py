@@ -17,6 +17,8 @@ from typing import Final
 from service.failure import Failure
 
 MODIFIED: Final = 0x2
+MOVED_HERE: Final = 0x80
+"""Of a folder: a file has got a name in it."""
 CLOSED_AFTER_WRITING: Final = 0x8
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)

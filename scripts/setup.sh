@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install what is missing: Debian packages, the virtual environment, the BPF objects. May be run again at any time.
+# Install what is missing: Debian packages, the virtual environment, the BPF objects, the module for Envoy. May be run again at any time.
 # Usage: scripts/setup.sh run|dev     run: what the product needs; dev: what its tests need too
 set -eu
 cd "$(dirname "$0")/.."
@@ -45,9 +45,10 @@ if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
     touch "$stamp"
 fi
 
-# The BPF objects. A machine without clang can still replay recordings.
+# The BPF objects, and what runs inside Envoy. A machine without clang can still replay recordings.
 if command -v clang >/dev/null; then
     make --quiet --no-print-directory -C bpf
+    make --quiet --no-print-directory -C mesh/envoy/module
 else
-    say "clang is missing, so the BPF programs are not built"
+    say "clang is missing, so the BPF programs and the module for Envoy are not built"
 fi

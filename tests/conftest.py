@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
+MODULE = Path(__file__).parents[1] / "mesh" / "envoy" / "module"
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
@@ -39,6 +41,12 @@ def browser_obstacle() -> str | None:
 
 
 OBSTACLES = {"kernel": kernel_obstacle, "browser": browser_obstacle}
+
+
+def pytest_sessionstart() -> None:
+    """Build what Envoy loads, if it is not current: every node of a lab, of a test network too, needs it."""
+    if shutil.which("clang"):
+        subprocess.run(["make", "-s", "-C", str(MODULE)], check=True)
 
 
 @pytest.hookimpl(tryfirst=True)

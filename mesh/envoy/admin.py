@@ -63,10 +63,6 @@ class Admin:
         """Version, state and command line. Raises: AdminError."""
         return await self._json("/server_info")
 
-    async def reopen_logs(self) -> None:
-        """Have it open its files anew, before it writes again. Raises: AdminError."""
-        await asyncio.to_thread(self._ask, "/reopen_logs", "POST")
-
     async def _json(self, path: str) -> dict[str, Any]:
         body = await asyncio.to_thread(self._ask, path)
         try:

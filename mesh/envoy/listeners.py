@@ -69,7 +69,7 @@ def changes_name(direction: Direction) -> str:
 
 
 def http_listener(
-    direction: Direction, port: int, filters: Mapping[str, Tree], file: str, addresses: Sequence[str] = LOOPBACKS
+    direction: Direction, port: int, filters: Mapping[str, Tree], folder: str, addresses: Sequence[str] = LOOPBACKS
 ) -> Tree:
     """Judges requests. `filters` say where the contents of filters are found, by the filters' names."""
     judge, change = filter_name("http", direction), changes_name(direction)
@@ -85,11 +85,11 @@ def http_listener(
             typed(
                 "envoy.filters.http.router",
                 f"{FILTERS}http.router.v3.Router",
-                upstream_log=records.upstream_logs(direction.name, file),
+                upstream_log=records.upstream_logs(direction.name, folder),
                 upstream_log_options={"flush_upstream_log_on_upstream_stream": True},
             ),
         ],
-        access_log=records.downstream_logs(direction.name, file),
+        access_log=records.downstream_logs(direction.name, folder),
         # The address of a client is known and kept; who else is in a header is not of interest.
         use_remote_address=True,
         skip_xff_append=True,

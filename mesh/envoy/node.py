@@ -2,7 +2,7 @@
 
 In:        what policies allow, and where identities are; resources of CiliumEnvoyConfigs.
 Out:       an Envoy that does so, once `update` returns; what it refused; the ports where it listens.
-Elsewhere: process.py runs it, files.py and listeners.py make what it reads, spool.py carries its records.
+Elsewhere: process.py runs it, files.py and listeners.py make what it reads, carrier.py carries its records.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import structlog
 from mesh.envoy import files, gate, listeners
 from mesh.envoy.admin import AdminError
 from mesh.envoy.bootstrap import CLUSTERS, LISTENERS, bootstrap
+from mesh.envoy.carrier import Carrier
 from mesh.envoy.headers import changing_filter
 from mesh.envoy.listeners import DIRECTIONS, Direction
 from mesh.envoy.matching import Changes, NodeView, relevant, tree
 from mesh.envoy.process import EnvoyProcess
-from mesh.envoy.spool import Spool
 from mesh.records import Records
 from service.failure import Failure
 
@@ -52,7 +52,6 @@ class Extra:
 
 _OWN_FILES: Final = {"routes": files.ROUTE, "endpoints": files.ENDPOINTS, "secrets": files.SECRET}
 """What Envoy reads from a file for each resource."""
-_LOGS: Final = ("FileAccessLog", "StdoutAccessLog", "StderrAccessLog")
 
 
 class EnvoyNode:
@@ -70,7 +69,7 @@ class EnvoyNode:
     ) -> None:
         """`port` says where the listener for a parser and a direction (egress?) is."""
         self.folder = folder
-        self.process = EnvoyProcess(folder, concurrency, self._begin_records)
+        self.process = EnvoyProcess(folder, concurrency)
         self.problems: tuple[str, ...] = ()
         """What Envoy does not accept, in its own words. It goes on with what it had."""
         self._extra = Extra()
@@ -79,7 +78,7 @@ class EnvoyNode:
         self._node = node
         self._port = port
         self._files = files.ResourceFiles(folder / "resources")
-        self._spool = Spool(folder / "records", records, self.process.admin, lambda: self.process.generation)
+        self._carrier = Carrier(folder / "rings", records)
         self._addresses = addresses
         self._filters = {
             name: self._files.source(name)
@@ -97,7 +96,7 @@ class EnvoyNode:
     async def start(self) -> None:
         """Make folder and files, start Envoy or take over the one that runs. Raises: Failure."""
         self._files.prepare()
-        self._spool.open()
+        self._carrier.open()
         if not self._files.has_all((LISTENERS, CLUSTERS, *self._filters, *gate.NAMES)):
             # Before anything is known nothing is allowed; an agent that comes back leaves what is there.
             self._write_policies(NodeView())
@@ -108,7 +107,7 @@ class EnvoyNode:
     def stop(self) -> None:
         """Watch no more. Envoy stays and does as it did."""
         self.process.let_go()
-        self._spool.close()
+        self._carrier.close()
 
     def source(self, kind: str, name: str) -> Tree:
         """Where Envoy finds a resource of users; `kind` is a field of Extra."""
@@ -119,12 +118,9 @@ class EnvoyNode:
         return self._files.source(name)
 
     @property
-    def records_file(self) -> str:
-        """Where Envoy writes records of requests."""
-        return str(self._spool.path)
-
-    def _begin_records(self) -> None:
-        self._spool.begin()
+    def records_folder(self) -> str:
+        """Where Envoy keeps records of requests until they are read."""
+        return str(self._carrier.folder)
 
     async def update(self, view: NodeView, extra: Extra | None = None) -> bool:
         """Have Envoy do this; returns when it does, or has refused (see `problems`). False: not all is taken.
@@ -182,7 +178,6 @@ class EnvoyNode:
     def _write_resources(self, extra: Extra) -> None:
         clusters = [*map(listeners.cluster, DIRECTIONS), *extra.clusters.values()]
         self._files.write(CLUSTERS, files.CLUSTER, clusters)
-        self._spool.is_exact = not any(_has_other_logs(one, self.records_file) for one in extra.listeners.values())
         own = [self._listener(parser, direction) for direction in DIRECTIONS for parser in PARSERS]
         self._files.write(LISTENERS, files.LISTENER, [*own, *extra.listeners.values()])
         kept = [files.safe_name(kind, name) for kind in _OWN_FILES for name in getattr(extra, kind)]
@@ -192,7 +187,7 @@ class EnvoyNode:
         port = self._port(parser, direction.egress)
         if parser == "tls":
             return listeners.tls_listener(direction, port, self._filters, self._addresses)
-        return listeners.http_listener(direction, port, self._filters, self.records_file, self._addresses)
+        return listeners.http_listener(direction, port, self._filters, self.records_folder, self._addresses)
 
     async def is_listening(self) -> bool:
         """Whether everything of policies that could be sent here is taken."""
@@ -247,17 +242,6 @@ class EnvoyNode:
         if self.problems:
             return {"state": "warning", "message": f"refuses resources: {self.problems[0]}", **facts}
         return {"state": "ok", "message": "running", **facts}
-
-
-def _has_other_logs(piece: Any, ours: str) -> bool:
-    """Whether a listener writes more than our records: Envoy counts what it writes to all files together."""
-    if isinstance(piece, list):
-        return any(_has_other_logs(one, ours) for one in piece)
-    if not isinstance(piece, dict):
-        return False
-    if str(piece.get("@type", "")).endswith(_LOGS):
-        return piece.get("path") != ours
-    return any(_has_other_logs(one, ours) for one in piece.values())
 
 
 def _names(piece: Any) -> set[str]:

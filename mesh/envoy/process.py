@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -24,9 +24,9 @@ import envoy
 import structlog
 
 from mesh.child import Child, spawn
+from mesh.envoy import module
 from mesh.envoy.admin import Admin, AdminError
 from mesh.envoy.bootstrap import ADMIN_SOCKET
-from mesh.envoy.spool import LIMIT
 from mesh.files import write_atomically, write_text_atomically
 
 BOOTSTRAP: Final = "bootstrap.json"
@@ -40,9 +40,10 @@ DRAIN_S: Final = 30
 START_S: Final = 10.0
 POLL_S: Final = 0.02
 _REJECTED: Final = re.compile(rb"(?:config update rejected|Failed to parse|rejected): (.*)")
-_LIMITED: Final = 'ulimit -f "$0"; log=$1; shift; exec "$@" 2>>"$log"'
-"""No file that Envoy writes grows beyond that, not its log either. Told its path, Envoy would count lines of its log
-among records; the signal that comes with the limit is one that Python ignores, and so do those whom we start."""
+LARGEST_FILE: Final = 32 * 2**20
+"""Bytes that Envoy's log, and any that a CiliumEnvoyConfig has it write, can have."""
+_LIMITED: Final = 'ulimit -f "$0"; log=$1; export "$2"; shift 2; exec "$@" 2>>"$log"'
+"""The signal that comes with the limit is one that Python ignores, and so do those whom we start."""
 LONGEST_COMPLAINT: Final = 600
 
 log = structlog.get_logger(component="envoy")
@@ -66,12 +67,10 @@ def binary() -> Path:
 class EnvoyProcess:
     """Belongs to one loop."""
 
-    def __init__(self, folder: Path, concurrency: int, begin: Callable[[], None]) -> None:
-        """`begin` is called before an Envoy starts while no other runs."""
+    def __init__(self, folder: Path, concurrency: int) -> None:
         self.folder = folder
         self.admin = Admin(folder / ADMIN_SOCKET)
         self._concurrency = concurrency
-        self._begin = begin
         self._child = Child("envoy", self._first_command, folder / "envoy.pid")
         self._digest = ""
         self._log_at = 0
@@ -82,24 +81,14 @@ class EnvoyProcess:
         return self._child.pid
 
     @property
-    def generation(self) -> int:
-        """Tells this process from every other one since the machine started; 0 while it does not run."""
-        try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text()
-        except OSError:
-            return 0
-        # Its id, and when it started: the 22nd field, and the second one may hold spaces.
-        return int(stat.rpartition(")")[2].split()[19]) << 24 | self.pid
-
-    @property
     def restarts(self) -> int:
         """How often it had to be started again."""
         return self._child.restarts
 
     async def start(self, bootstrap: dict[str, Any]) -> None:
-        """Run an Envoy with this bootstrap from now on."""
+        """Run an Envoy with this bootstrap from now on. Raises: Failure when it is not built whole."""
         text = json.dumps(bootstrap, sort_keys=True)
-        facts = f"{binary().stat().st_size} {binary().stat().st_mtime_ns} {self._command()} {text}"
+        facts = f"{binary().stat().st_size} {binary().stat().st_mtime_ns} {module.identity()} {self._command()} {text}"
         self._digest = sha256(facts.encode()).hexdigest()
         write_atomically(self.folder / BOOTSTRAP, bootstrap)
         self._log_at = self._log_size()
@@ -170,7 +159,6 @@ class EnvoyProcess:
 
     def _first_command(self) -> Sequence[str]:
         # Envoy can choose one by itself, but two that start at once would choose the same and break down.
-        self._begin()
         forget_memory(self.folder)
         base = str(secrets.randbelow(MAX_BASE_ID))
         write_text_atomically(self.folder / BASE_ID, base)
@@ -183,15 +171,12 @@ class EnvoyProcess:
             "--log-level": "warning",
             # Matchers of addresses are called work in progress, with three lines for each use.
             "--component-log-level": "misc:error",
-            # Of records: with each, an agent and an observer wake up, and what they do costs the same for any number.
-            "--file-flush-interval-msec": 20,
-            # As much is never there after that time, so that the time alone decides.
-            "--file-flush-min-size-kb": 1024,
             "--drain-time-s": DRAIN_S,
             "--parent-shutdown-time-s": DRAIN_S + 5,
         }
         words = [str(word) for option in options.items() for word in option]
-        shell = ("sh", "-c", _LIMITED, str(LIMIT // 512), str(self.folder / LOG))
+        setting = "=".join(*module.ENVIRONMENT.items())
+        shell = ("sh", "-c", _LIMITED, str(LARGEST_FILE // 512), str(self.folder / LOG), setting)
         return (*shell, str(binary()), *words, "--log-format-escaped", "--skip-deprecated-logs")
 
     def _log_size(self) -> int:

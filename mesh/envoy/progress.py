@@ -1,40 +1,18 @@
-"""How far Envoy's records were read: a small file that is right even when its writer is killed.
+"""How many records are lost without the observer knowing: a small file that is right even when its writer is killed.
 
-In:        numbers, after each datagram that was sent.
-Out:       the same numbers, for the next agent.
-Elsewhere: spool.py reads the records.
+In:        a number, whenever it changes.
+Out:       the same number, for the next agent.
+Elsewhere: carrier.py carries records; where a ring was read to stands in the ring itself.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass, fields
-from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
-_FORM: Final = struct.Struct("<QQqqQQ")
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a reader is."""
-
-    inode: int = 0
-    """Of the file that is read."""
-    offset: int = 0
-    lines: int = 0
-    """Records read or lost, ever."""
-    mark: int = 0
-    """Of these, those before the first one that the running Envoy has counted."""
-    process: int = 0
-    """The Envoy that counts, told from others by when it started; 0: it is only just starting."""
-    untold: int = 0
-    """Records that were lost, and of which the observer has not heard."""
-
-
-_VALUES: Final = attrgetter(*(one.name for one in fields(Progress)))
+_FORM: Final = struct.Struct("<Q")
 
 
 class ProgressFile:
@@ -43,20 +21,20 @@ class ProgressFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = -1
-        self._written = b""
+        self._written = 0
 
-    def open(self) -> Progress:
-        """What the last writer has left; zeros when there was none. Raises: OSError."""
+    def open(self) -> int:
+        """What the last writer has left; 0 when there was none. Raises: OSError."""
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         found = os.pread(self._descriptor, _FORM.size, 0)
-        return Progress(*_FORM.unpack(found)) if len(found) == _FORM.size else Progress()
+        self._written = _FORM.unpack(found)[0] if len(found) == _FORM.size else 0
+        return self._written
 
-    def write(self, progress: Progress) -> None:
+    def write(self, untold: int) -> None:
         """Remember this. Whoever kills us kills us before or after it. Raises: OSError."""
-        data = _FORM.pack(*_VALUES(progress))
-        if data != self._written:
-            os.pwrite(self._descriptor, data, 0)
-            self._written = data
+        if untold != self._written:
+            os.pwrite(self._descriptor, _FORM.pack(untold), 0)
+            self._written = untold
 
     def close(self) -> None:
         """Remember no more."""

@@ -34,8 +34,8 @@ def discovered(envoy: EnvoyNode) -> Contents:
     return found
 
 
-def gate_of(contents: Contents, point: str, file: str) -> Gate:
-    """The gate; requests are told in `file`, as observed at `point`."""
+def gate_of(contents: Contents, point: str, folder: str) -> Gate:
+    """The gate; requests are told in `folder`, as observed at `point`."""
 
     def http(name: str, members: dict[str, Any]) -> Any:
         return messages.new(f"{_NETWORK}.HttpFilter", name=name, **members)
@@ -56,5 +56,5 @@ def gate_of(contents: Contents, point: str, file: str) -> Gate:
                 "content_type": "text/plain",
             },
         ),
-        exit_logs=tuple(messages.new(ACCESS_LOG, **one) for one in records.exit_logs(point, file)),
+        exit_logs=tuple(messages.new(ACCESS_LOG, **one) for one in records.exit_logs(point, folder)),
     )

@@ -55,9 +55,9 @@ class NodeEnvoyConfigs:
             pod_ranges=tuple(ip_network(one) for one in node.spec.pod_cidrs),
             own=tuple(ip_address(one) for one in (*ipam.router_addresses(node), *ipam.ingress_addresses(node))),
             ingress=tuple(ip_address(one) for one in ipam.ingress_addresses(node)),
-            gate=gate_of(discovered(envoy), _OBSERVED_AT, envoy.records_file),
-            downstream_logs=_logs(records.downstream_logs(_OBSERVED_AT, envoy.records_file)),
-            upstream_logs=_logs(records.upstream_logs(_OBSERVED_AT, envoy.records_file)),
+            gate=gate_of(discovered(envoy), _OBSERVED_AT, envoy.records_folder),
+            downstream_logs=_logs(records.downstream_logs(_OBSERVED_AT, envoy.records_folder)),
+            upstream_logs=_logs(records.upstream_logs(_OBSERVED_AT, envoy.records_folder)),
         )
         self._admission = Admission(envoy.folder / "accepted.json", node)
         self._translation = Translation()

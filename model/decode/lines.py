@@ -57,8 +57,7 @@ SHAPE_FIELDS: Final = (
     "type", "verdict", "observation_point", "protocol", "code", "client", "server", "server_port", "method",
     "user_agent",
 )  # fmt: skip
-"""What many lines have in common. The words are those of JSON records. A port that is missing stands behind the server,
-as in 10.0.0.1:80 or [fd00::1]:80."""
+"""What many lines have in common. The words are those of JSON records."""
 FIELDS: Final = OWN_FIELDS + SHAPE_FIELDS
 
 _SEPARATOR: Final = SEPARATOR.encode()
@@ -304,9 +303,6 @@ class LineDecoder:
 
     def _read_shape(self, fields: Sequence[str]) -> _Shape:
         kind, verdict, point, protocol, code, client, server, port, method, agent = fields
-        if server and not port:
-            server, _, port = server.rpartition(":")
-            server = server.strip("[]")
         is_response = _IS_RESPONSE[kind]
         source, target = (server, client) if is_response else (client, server)
         sport, dport = (int(port or 0), 0) if is_response else (0, int(port or 0))

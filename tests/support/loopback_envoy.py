@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import http.server
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 
 import envoy
 
+from mesh.envoy import module
 from mesh.envoyconfig import messages, validation
 from mesh.envoyconfig.listeners import Gate, Place
 from mesh.envoyconfig.translate import Translation, translate
@@ -151,7 +153,7 @@ def running(resources: Sequence[Resource], folder: Path, gate: Gate | None = Non
     binary = Path(next(iter(envoy.__path__)), "_bin", "envoy")
     command = [str(binary), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"]
     with (folder / "envoy.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | module.ENVIRONMENT)
         try:
             eventually(lambda: all(map(_listens, ports.values())) or process.poll() is not None)
             assert process.poll() is None, (folder / "envoy.log").read_text()[-3000:]

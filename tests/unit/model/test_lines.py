@@ -89,15 +89,6 @@ def test_a_request_and_its_response() -> None:
     assert asked["dst_names"] == ("b",)
 
 
-@pytest.mark.parametrize("server", ["10.0.0.2:8080", "[fd00::2]:8080"])
-def test_a_port_may_stand_behind_the_server(server: str) -> None:
-    client = "fd00::1" if "[" in server else "10.0.0.1"
-    reader = Reader()
-    together = reader.flows(reader.read(line(client=client, server=server, server_port="")))
-    apart = line(client=client, server=server.removesuffix(":8080").strip("[]"), server_port=8080)
-    assert together == reader.flows(reader.read(apart))
-
-
 def test_requests_that_chose_the_same_id_have_latencies_of_their_own() -> None:
     reader = Reader()
     answers = [line(type="Response", began=START + ms * 1_000_000, time=START + 9_000_000) for ms in (1, 5)]

@@ -6,9 +6,11 @@ Each request here is refused, so there is one record for each.
 from __future__ import annotations
 
 import http.client
+import mmap
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.envoy import spool
+from mesh.envoy.ring import HEAD
 from tests.support.lines import record_of
 from tests.support.waiting import eventually
 
@@ -78,7 +80,7 @@ class Scene:
                 self._count(observer.recv(2**20))
 
     def _count(self, datagram: bytes) -> None:
-        for line in datagram.splitlines():
+        for line in filter(None, datagram.splitlines()):
             record = record_of(line)
             if record["type"] == "Lost":
                 self.lost += record["count"]
@@ -149,8 +151,8 @@ def test_what_comes_while_no_observer_is_there_is_counted_and_told_to_the_next_e
     scene.blind()
     scene.ask(70)
     # The agent has read them once it has noted so.
-    progress = scene.folder / "records.progress"
-    eventually(lambda: int.from_bytes(progress.read_bytes()[40:48], "little") == 70)
+    progress = scene.folder / "rings" / "progress"
+    eventually(lambda: int.from_bytes(progress.read_bytes(), "little") == 70)
     scene.kill_agent()
     scene.start_agent()
     scene.observe()
@@ -161,16 +163,12 @@ def test_what_comes_while_no_observer_is_there_is_counted_and_told_to_the_next_e
     assert (scene.told, scene.lost) == (55, 70)
 
 
-def test_more_than_the_file_holds_is_lost_and_counted_and_then_it_goes_on(scene: Scene) -> None:
+def test_more_than_a_ring_holds_is_lost_and_counted_and_then_it_goes_on(scene: Scene) -> None:
     scene.ask(1)
     eventually(scene.is_balanced)
     scene.agent.send_signal(signal.SIGSTOP)
-    # As good as so many requests: the file ends just below its limit, with what is a hole to the reader.
-    file = scene.folder / "records"
-    hole = spool.LIMIT - 100_000 - file.stat().st_size
-    os.truncate(file, file.stat().st_size + hole // spool.READ * spool.READ)
+    fill(next((scene.folder / "rings").glob("*.ring")), leave=100_000)
     scene.ask(400, size=1500)
-    assert file.stat().st_size == spool.LIMIT
     scene.agent.send_signal(signal.SIGCONT)
     eventually(scene.is_balanced)
     assert scene.lost > 200
@@ -178,7 +176,15 @@ def test_more_than_the_file_holds_is_lost_and_counted_and_then_it_goes_on(scene:
     scene.ask(100)
     eventually(scene.is_balanced)
     assert scene.told == before + 100
-    assert not (scene.folder / "records.old").exists()
+
+
+def fill(ring: Path, leave: int) -> None:
+    """As good as so many requests: empty lines, up to `leave` bytes."""
+    size = ring.stat().st_size - HEAD
+    with ring.open("r+b") as file, mmap.mmap(file.fileno(), 0) as found:
+        found[HEAD:] = b"\n" * size
+        (written,) = struct.unpack_from("<Q", found, 64)
+        struct.pack_into("<Q", found, 64, written + size - leave)
 
 
 def test_a_new_envoy_counts_from_nothing(scene: Scene) -> None:
