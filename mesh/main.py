@@ -22,6 +22,7 @@ from typing import Any, Final
 import structlog
 
 from bpf.datapath import Aggregation, Datapath, Endpoint, IpcacheEntry
+from bpf.encoding import addresses_of
 from bpf.libbpf import BpfError
 from bpf.policies import EndpointPolicy
 from mesh import identities, ipam, knowledge
@@ -352,8 +353,12 @@ class Agent:
         return self.dns.names.of_endpoint(endpoint) if self.dns is not None else {}
 
     def _is_connected(self, connections: set[tuple[Address, Address]], endpoint: int, address: Address) -> bool:
-        mine = self._endpoints.get(endpoint)
-        return mine is not None and any((own, address) in connections for own in (mine.ipv4, mine.ipv6) if own)
+        if endpoint == knowledge.HOST_ENDPOINT_ID:
+            own = list(map(ip_address, ipam.own_addresses(self._node)))
+        else:
+            mine = self._endpoints.get(endpoint)
+            own = addresses_of(mine) if mine is not None else []
+        return any((one, address) in connections for one in own)
 
     def _tell(self, problems: Sequence[Refusal]) -> None:
         for problem in problems:

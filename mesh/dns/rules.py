@@ -42,8 +42,8 @@ def proxy_rules(views: Mapping[int, ProxyView], state: Mapping[str, Any], select
     clients = []
     for one in state["local_endpoints"]:
         permissions = permissions_of(views.get(one["id"], ()))
-        if permissions:
-            labels, ipv4, ipv6 = tuple(one["labels"]), one.get("ipv4", ""), one.get("ipv6", "")
+        labels = tuple(one["labels"])
+        for ipv4, ipv6 in _addresses(one, state) if permissions else ():
             clients.append(Client(one["id"], one["identity"], ipv4, ipv6, labels, permissions))
     said = [permission.peers for client in clients for permission in client.permissions]
     peers = frozenset[int]().union(*(each for each in said if each is not None))
@@ -59,6 +59,19 @@ def proxy_rules(views: Mapping[int, ProxyView], state: Mapping[str, Any], select
     labels_of = {one["id"]: tuple(one["labels"]) for one in (*state["reserved_identities"], *state["identities"])}
     named = tuple((number, labels_of[number]) for number in sorted(numbers & labels_of.keys()))
     return Rules(tuple(clients), servers, named, tuple(sorted(selectors)))
+
+
+def _addresses(endpoint: Mapping[str, Any], state: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Pairs of an IPv4 and an IPv6 address by which a client may ask; either may be empty.
+
+    A pod has one. The node's own processes ask with that of the device by which they do: its router's, to ask pods.
+    """
+    found = [(endpoint.get("ipv4", ""), endpoint.get("ipv6", ""))]
+    if endpoint["identity"] != identities.HOST:
+        return found
+    own = {entry["prefix"].partition("/")[0] for entry in state["ipcache"] if entry["identity"] == identities.HOST}
+    others = sorted(own.difference(*found))
+    return found + [("", address) if ":" in address else (address, "") for address in others]
 
 
 def _prefix(text: str) -> str:

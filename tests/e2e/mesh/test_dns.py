@@ -139,3 +139,59 @@ def test_neither_a_new_proxy_nor_a_new_agent_forgets(ruled: Lab) -> None:
     assert proxy_pid(ruled, node) == survivor
     assert reaches(ruled, "http://192.0.2.2/")
     assert not reaches(ruled, "http://192.0.2.3/", wait_s=1)
+
+
+NODE_POLICY = """
+apiVersion: cilium.io/v2
+kind: CiliumClusterwideNetworkPolicy
+metadata: {{name: e2e-node-dns}}
+spec:
+  nodeSelector: {{matchLabels: {{kubernetes.io/hostname: {node}}}}}
+  egress:
+  - toEntities: [host, remote-node]
+  - toEndpoints:
+    - matchLabels: {{'k8s:k8s-app': kube-dns, 'k8s:io.kubernetes.pod.namespace': kube-system}}
+    toPorts: [{{ports: [{{port: "53", protocol: ANY}}], rules: {{dns: [{{matchName: one.one.one.one}}]}}}}]
+  - toFQDNs: [{{matchName: one.one.one.one}}]
+    toPorts: [{{ports: [{{port: "80", protocol: TCP}}]}}]
+"""
+QUERY = """
+import socket, struct, sys
+query = struct.pack("!HHHHHH", 7, 256, 1, 0, 0, 0)
+query += b"".join(bytes([len(part)]) + part.encode() for part in sys.argv[2].split(".")) + struct.pack("!BHH", 0, 1, 1)
+stream = sys.argv[1] == "tcp"
+with socket.socket(socket.AF_INET, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM) as sock:
+    sock.settimeout(10)
+    sock.connect(("10.96.0.10", 53))
+    sock.send(struct.pack("!H", len(query)) + query if stream else query)
+    print(sock.recv(600)[5 if stream else 3] & 15)
+"""
+
+
+@pytest.fixture
+def ruled_node(lab: Lab) -> Iterator[str]:
+    """A node whose own processes may ask for one name, and go where it leads."""
+    node = lab.node("worker3")
+    policy = NODE_POLICY.format(node=node)
+    assert lab.flowscope("mesh", "apply", "--store", store(lab), "--wait", "-f", "-", input=policy).returncode == 0
+    try:
+        yield node
+    finally:
+        lab.flowscope("mesh", "delete", "--store", store(lab), "-f", "-", input=policy)
+
+
+def test_a_nodes_own_processes_ask_through_the_proxy(lab: Lab, ruled_node: str) -> None:
+    def run(*words: str) -> tuple[int, str]:
+        found = lab.lab("exec", "--node", ruled_node, "--", *words)
+        return found.returncode, found.stdout.strip()
+
+    curl = ("curl", "-s", "-m", "2", "-o", "/dev/null", "http://192.0.2.1/")
+    assert run(*curl) == (28, ""), "nobody has asked for the name that leads there"
+    refused = "5"
+    for kind in ("udp", "tcp"):
+        assert run("python3", "-c", QUERY, kind, "k8s.io") == (0, refused)
+        assert run("python3", "-c", QUERY, kind, "one.one.one.one") == (0, "0")
+    assert run(*curl) == (0, "")
+    lines = lab.flowscope("observe", "--server", lab.relay, "--type", "l7", "--identity", "1", "--last", "20").stdout
+    assert "(host) -> kube-system/coredns" in lines
+    assert "dns-request proxy DROPPED (DNS Query k8s.io. A)" in lines
