@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from model.text.style import Style
+
 if TYPE_CHECKING:
     from model.text.flows import Chunk
 
@@ -20,6 +22,11 @@ def write(text: str) -> None:
     if text:
         sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
         sys.stdout.buffer.flush()
+
+
+def show(text: str, *, colour: bool = False) -> None:
+    """Write what people read: with `colour` it may have colours, and nothing else in it controls a terminal."""
+    write(Style(colour).harmless(text))
 
 
 def write_error(text: str) -> None:

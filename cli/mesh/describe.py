@@ -15,7 +15,7 @@ from cli.mesh.get import request_of
 from cli.mesh.place import find_place, opened
 from cli.mesh.told import facts_about
 from cli.mesh.view import NONE, View
-from cli.output import write
+from cli.output import show
 from mesh.resources.base import Resource
 from service.failure import Failures
 
@@ -32,7 +32,7 @@ def run_describe(call: Call) -> int:
     with opened(place) as store:
         view = View(store.find(), place)
     found = [one for kind in request.kinds for one in request.pick(kind, view)]
-    write("\n\n\n".join("\n".join(lines_about(one, view)) for one in found) + "\n" if found else "")
+    show("\n\n\n".join("\n".join(lines_about(one, view)) for one in found) + "\n" if found else "")
     missing = request.missing(view)
     if not found and not missing:
         missing = ["there is nothing to describe"]

@@ -19,7 +19,7 @@ from cli.mesh.kinds import AGE, KnownKind, kinds, rows_of, targets_of
 from cli.mesh.place import Place, find_place, opened
 from cli.mesh.selector import parse_selector
 from cli.mesh.view import View
-from cli.output import write
+from cli.output import show, write
 from cli.table import lines_of, widths_of
 from mesh.resources.base import Key, Resource
 from mesh.resources.selectors import LabelSelector
@@ -94,7 +94,7 @@ def run_get(call: Call) -> int:
                 raise Failures(*missing)
             asyncio.run(follow(store, place, request))
         elif shown := render(request, view):
-            write(shown)
+            (write if request.output in _WRITERS else show)(shown)
         elif not missing:
             print(_nothing(request), file=sys.stderr)
     if missing:
@@ -188,7 +188,7 @@ async def follow(store: Store, place: Place, request: Request) -> None:
             shown = [rows[0], *(rows[1 + at] for at in fresh)]
             widths[kind.kind] = widths_of(shown, widths.get(kind.kind, ()))
             lines = lines_of(shown, widths[kind.kind])
-            write("\n".join(lines if request.heads and not before else lines[1:]) + "\n")
+            show("\n".join(lines if request.heads and not before else lines[1:]) + "\n")
 
 
 def run_api_resources(_call: Call) -> int:

@@ -19,7 +19,7 @@ from cli.mesh.gather import Finding, NodeReport, Report, gather
 from cli.mesh.node_status import node_text
 from cli.mesh.place import Place, find_place, opened
 from cli.mesh.view import View
-from cli.output import wants_colour, write
+from cli.output import show, wants_colour, write
 from cli.settings import load_settings
 from service.failure import Failure
 
@@ -51,9 +51,10 @@ def run_status(call: Call) -> int:
     if call.text("output") == "json":
         write(json.dumps(report.plain(), indent=2) + "\n")
     elif call.given("node") or call.on("verbose"):
-        write("\n\n".join(node_text(one, report, verbose=call.on("verbose")) for one in nodes) + "\n")
+        show("\n\n".join(node_text(one, report, verbose=call.on("verbose")) for one in nodes) + "\n")
     else:
-        write("\n".join(cluster_lines(report, colour=wants_colour("auto"))) + "\n")
+        colour = wants_colour("auto")
+        show("\n".join(cluster_lines(report, colour=colour)) + "\n", colour=colour)
     if call.on("wait") and (report.errors or report.warnings):
         print(f"flowscope: not everything was well after {call.number('wait-duration') / 1e9:g} s", file=sys.stderr)
         return 1

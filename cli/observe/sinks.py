@@ -7,6 +7,7 @@ Elsewhere: sources.py brings rows from servers and files; model/arrow_table.py n
 
 from __future__ import annotations
 
+import codecs
 import sys
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from cli.errors import CommandError
-from cli.output import write
+from cli.output import show, write
 from model.arrow_table import rows_to_arrow_table
 from model.row import Kind, Rows
 from model.tables import Tables
@@ -81,7 +82,7 @@ class ColumnFile:
     def _open(self, schema: pa.Schema) -> Any:
         import pyarrow as pa
 
-        out = pa.PythonFile(sys.stdout.buffer, "w")
+        out = pa.PythonFile(Screen() if sys.stdout.isatty() else sys.stdout.buffer, "w")
         if self._form == "arrow":
             return pa.ipc.new_stream(out, schema)
         if self._form == "csv":
@@ -91,6 +92,22 @@ class ColumnFile:
         from pyarrow import parquet
 
         return parquet.ParquetWriter(out, schema, compression="zstd")
+
+
+class Screen:
+    """A terminal, which gets text that cannot control it. A file gets the values as they are."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def write(self, data: bytes) -> int:
+        show(self._decoder.decode(data))
+        return len(data)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
 
 
 def _plain(table: pa.Table) -> pa.Table:
@@ -117,6 +134,14 @@ ALIASES: Final = {
     "traffic_direction": "direction",
     "http_status": "http_code",
 }
+
+
+_PLAIN: Final = Style(colour=False)
+
+
+def _cell(text: str) -> str:
+    """Without the two characters that make cells and rows."""
+    return text.replace("\t", "\\t").replace("\n", "\\n")
 
 
 class GroupCounts:
@@ -165,13 +190,13 @@ class GroupCounts:
         total = sum(self._counts.values())
         lines = ["\t".join([*(title.upper() for title in self._titles), "FLOWS", "SHARE"])]
         lines += [
-            "\t".join([*(value or "-" for value in key), f"{count:,}", f"{100 * count / total:.1f}%"])
+            "\t".join([*(_cell(value) or "-" for value in key), f"{count:,}", f"{100 * count / total:.1f}%"])
             for key, count in shown
         ]
         head = "" if now is None else f"{self._times.one(now, 0)}: {total:,} flows in {len(self._counts):,} groups\n"
         if self._lost:
             head += f"{self._lost:,} events were lost and are not counted\n"
-        write(Style(colour=False).harmless(head) + align(Style(colour=False).harmless("\n".join(lines) + "\n")))
+        write(_PLAIN.harmless(head) + align(_PLAIN.harmless("\n".join(lines) + "\n")))
         if now is not None:
             write("\n")
 

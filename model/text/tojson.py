@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.descriptor import FieldDescriptor
 
+from model.text.style import BEYOND_ASCII
 from model.text.times import json_time
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ Write = Callable[[Any], str]
 
 _TIME: Final = json_time()
 
-ESCAPED: Final = {code: f"\\u{code:04x}" for code in (*b"<>&", *range(0x80, 0xA0), 0x2028, 0x2029)}
-"""Beside what JSON itself wants: what Go escapes for HTML, and C1 controls (ECMA-48), which terminals obey."""
+ESCAPED: Final = {code: f"\\u{code:04x}" for code in (*b"<>&", *BEYOND_ASCII)}
+"""Beside what JSON itself wants: what Go escapes for HTML, and what terminals obey."""
 
 
 def json_text(text: str) -> str:

@@ -6,6 +6,8 @@ import asyncio
 import csv
 import io
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +135,17 @@ async def test_without_reconnect_a_lost_connection_is_the_end(tmp_path: Path) ->
     _, errors = await asyncio.wait_for(process.communicate(), 20)
     assert errors.count(b"\n") <= 1
     assert b"Traceback" not in errors
+
+
+def test_columns_on_a_terminal_do_not_control_it(tmp_path: Path) -> None:
+    file = tmp_path / "flows.json"
+    file.write_text('{"flow":{"time":"2026-01-02T03:04:05Z","Summary":"a\\u001b[31m\\u009bb\\u202ec"}}\n')
+    words = ("--input-file", str(file), "-o", "csv")
+    assert "a\x1b[31m\x9bb\u202ec" in observe(*words).decode(), "a program gets it as it is"
+    ours, theirs = pty.openpty()
+    done = subprocess.run([PROGRAM, "observe", *words], stdout=theirs, timeout=30, check=False)
+    os.close(theirs)
+    with open(ours, "rb") as terminal:
+        shown = terminal.read1(2**16).decode()
+    assert done.returncode == 0
+    assert "a^[[31m\\u009bb\\u202ec" in shown

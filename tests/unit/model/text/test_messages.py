@@ -157,6 +157,10 @@ def test_wide_characters_count_once() -> None:
 def test_terminals_are_not_controlled_by_flows() -> None:
     assert Style(colour=False).harmless("\x1b[31mred\x1b[0m\r") == "^[[31mred^[[0m\\r"
     assert Style(colour=True).harmless("\x1b[31mred\x1b[0m\x1b[1m\r") == "\x1b[31mred\x1b[0m^[[1m\\r"
+    assert Style(colour=False).harmless("a\b\0\x7f \x9b31m \u202eb\u2066\u2028\tc\n") == (
+        "a\\b\\x00\\x7f \\u009b31m \\u202eb\\u2066\\u2028\tc\n"
+    )
+    assert Style(colour=True).harmless("\x1b[31m\x07\x1b[0m é中\u200d") == "\x1b[31m\\a\x1b[0m é中\u200d"
 
 
 def test_node_names_are_cut_where_the_line_gets_long() -> None:
