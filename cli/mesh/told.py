@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from cli.mesh import cells
-from cli.mesh.view import View, field, listed
+from cli.mesh import cells, ingress
+from cli.mesh.doubts import pending
+from cli.mesh.view import NONE, View, field, listed
 from mesh import identities
 from mesh.backends import Directory
 from mesh.envoyconfig.documents import EnvoyConfig
 from mesh.envoyconfig.translate import selects
+from mesh.ingress.controller import is_ours, names_of
+from mesh.ingress.documents import Ingress, IngressBackend
 from mesh.policy.documents.kinds import PolicyDocument, policies_among
 from mesh.policy.peers import Identity
 from mesh.policy.translate import Context, rules_of
-from mesh.resources.base import Resource
+from mesh.resources.base import Key, Resource
 from mesh.resources.cluster import CiliumIdentity, Node
 from mesh.resources.deployments import Deployment
 from mesh.resources.pods import Pod
@@ -105,7 +108,8 @@ def _of(service: Service, pod: Pod) -> bool:
 def _service(service: Service, view: View) -> Iterator[Fact]:
     yield "Type", service.spec.type
     yield "IPs", listed(service.spec.cluster_ips or (service.spec.cluster_ip,))
-    yield "External IPs", cells.external_ip(service, view)
+    reason = pending(service)
+    yield "External IPs", cells.external_ip(service, view) + (f" ({reason})" if reason else "")
     yield "Ports", cells.service_ports(service, view)
     backends = Directory(view.resources).of(service)
     yield (
@@ -161,6 +165,43 @@ def _envoy_config(config: EnvoyConfig, view: View) -> Iterator[Fact]:
     yield "Conditions", problems or done
 
 
+def _ingress(one: Ingress, view: View) -> Iterator[Fact]:
+    yield "Class", ingress.ingress_class(one, view) or NONE
+    yield "Address", ingress.ingress_addresses(one, view) or f"<pending>{_why_pending(one, view)}"
+    if one.spec.default_backend:
+        yield "Default", _backend(one, one.spec.default_backend, view)
+    yield "TLS", [f"{entry.secret_name or NONE} for {listed(entry.hosts)}" for entry in one.spec.tls]
+    yield (
+        "Rules",
+        [
+            f"{rule.host or '*'}  {path.path or '/'} ({path.path_type})  {_backend(one, path.backend, view)}"
+            for rule in one.spec.rules
+            for path in (rule.http.paths if rule.http else ())
+        ],
+    )
+    names = names_of(one)
+    yield (
+        "Conditions",
+        [each for each in _problems(view, "envoy-config") if f"{names.namespace}/{names.config}: " in each],
+    )
+
+
+def _why_pending(one: Ingress, view: View) -> str:
+    if not is_ours(one, view.cluster):
+        return " (no controller here serves its class)"
+    names = names_of(one)
+    service = view.cluster.resources.get(Key("Service", names.namespace, names.service))
+    reason = pending(service) if isinstance(service, Service) else ""
+    return f" ({reason})" if reason else ""
+
+
+def _backend(one: Ingress, backend: IngressBackend, view: View) -> str:
+    """`name:port`, and what is wrong with it."""
+    name = f"{backend.service.name}:{backend.service.port}"
+    key = Key("Service", one.namespace, backend.service.name)
+    return name if key in view.cluster.resources else f"{name} (there is no {key})"
+
+
 def _problems(view: View, part: str) -> list[str]:
     """What agents have against resources, each with the node in front."""
     return [
@@ -196,6 +237,7 @@ FACTS: Final[dict[str, Callable[[Any, View], Iterator[Fact]]]] = {
     "CiliumEnvoyConfig": _envoy_config,
     "CiliumClusterwideEnvoyConfig": _envoy_config,
     "CiliumIdentity": _one_identity,
+    "Ingress": _ingress,
     "Secret": _secret,
 }
 """What to tell about which kind."""

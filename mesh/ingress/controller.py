@@ -11,7 +11,7 @@ Source: spec/mesh.md section 4.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from mesh.cluster import Cluster
 from mesh.ingress import publishing
@@ -51,7 +51,7 @@ def reconcile(cluster: Cluster) -> None:
         key=lambda one: (one.namespace, one.name),
     )
     mine = [one for one in ingresses if is_ours(one, cluster)]
-    shared = [one for one in mine if one.annotation("loadbalancer-mode") == "shared"]
+    shared = [one for one in mine if _is_shared(one)]
     publications = {one.key: _dedicated(one, cluster) for one in mine if one not in shared}
     if shared:
         together = _shared(shared, cluster)
@@ -72,11 +72,32 @@ def is_ours(ingress: Ingress, cluster: Cluster) -> bool:
     return any(one.is_default and one.spec.controller == CONTROLLER for one in classes)
 
 
+class Names(NamedTuple):
+    """What is made of an Ingress."""
+
+    namespace: str
+    service: str
+    config: str
+
+
+def names_of(ingress: Ingress) -> Names:
+    """Where an Ingress of our class is reached, and what says how it is served."""
+    if _is_shared(ingress):
+        return Names(SHARED_NAMESPACE, SHARED_NAME, SHARED_NAME)
+    name = f"cilium-ingress-{ingress.name}"
+    return Names(ingress.namespace, name, f"cilium-ingress-{ingress.namespace}-{ingress.name}")
+
+
+def _is_shared(ingress: Ingress) -> bool:
+    return ingress.annotation("loadbalancer-mode") == "shared"
+
+
 def _dedicated(ingress: Ingress, cluster: Cluster) -> Publication:
+    names = names_of(ingress)
     return Publication(
-        namespace=ingress.namespace,
-        service=f"cilium-ingress-{ingress.name}",
-        config=f"cilium-ingress-{ingress.namespace}-{ingress.name}",
+        namespace=names.namespace,
+        service=names.service,
+        config=names.config,
         doors=doors([ingress], publishing.speaks_http2(cluster)),
         annotations=tuple(
             (key, value)

@@ -134,6 +134,29 @@ spec: {endpointSelector: {matchLabels: {run: NAME}}, ingress: [{}]}
     ]
 
 
+def test_pools_that_overlap_and_balancers_without_an_address_are_warnings(mesh: Typed) -> None:
+    pool = """
+apiVersion: cilium.io/v2alpha1
+kind: CiliumLoadBalancerIPPool
+metadata: {name: NAME}
+spec: {blocks: [{cidr: CIDR}]}
+"""
+    pools = pool.replace("NAME", "one").replace("CIDR", "192.0.2.1/32")
+    pools += "---\n" + pool.replace("NAME", "two").replace("CIDR", "192.0.2.0/28")
+    code, _, complaint = mesh("apply", "-f", "-", stdin=pools)
+    assert code == 0
+    assert complaint == (
+        "Warning: -: document 2: CiliumLoadBalancerIPPool two: gives out no address: "
+        "range '192.0.2.0 - 192.0.2.15' overlaps range '192.0.2.1 - 192.0.2.1' of pool one\n"
+    )
+    service = "{apiVersion: v1, kind: Service, metadata: {name: NAME}, spec: {type: LoadBalancer, ports: [{port: 80}]}}"
+    services = service.replace("NAME", "first") + "\n---\n" + service.replace("NAME", "second")
+    code, _, complaint = mesh("apply", "-f", "-", stdin=services)
+    assert code == 0
+    reason = "gets no load balancer address: no IPv4 address is free in one"
+    assert complaint == f"Warning: -: document 2: Service default/second: {reason}\n"
+
+
 def test_host_policies_are_taken_and_groups_of_clouds_refused(mesh: Typed) -> None:
     policy = "{apiVersion: cilium.io/v2, kind: CiliumClusterwideNetworkPolicy, metadata: {name: NAME}, spec: SPEC}"
     for name, spec in {
@@ -214,6 +237,25 @@ spec: {endpointSelector: {}, ingress: [{}]}
     assert "Policies:\n  CiliumNetworkPolicy default/all\n" in described
     assert "Services:\n  foo-app\n" in described
     assert "Selects:\n  default/foo-app\n" in mesh("describe", "cnp", "all")[1]
+
+
+def test_describe_tells_why_an_ingress_has_no_address_and_which_backend_is_missing(mesh: Typed) -> None:
+    ingress = """
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shop}
+spec:
+  ingressClassName: CLASS
+  rules:
+  - http: {paths: [{path: /foo, pathType: Prefix, backend: {service: {name: foo-app, port: {number: 5678}}}}]}
+  - host: a.example
+    http: {paths: [{path: /bar, pathType: Exact, backend: {service: {name: bar-app, port: {name: web}}}}]}
+"""
+    assert mesh("apply", "-f", "-", stdin=FOO + "---" + ingress.replace("CLASS", "nginx"))[0] == 0
+    _, described, _ = mesh("describe", "ing", "shop")
+    assert "Class:         nginx\nAddress:       <pending> (no controller here serves its class)\n" in described
+    assert "Rules:\n  *  /foo (Prefix)  foo-app:5678\n" in described
+    assert "  a.example  /bar (Exact)  bar-app:web (there is no Service default/bar-app)\n" in described
 
 
 def test_a_store_that_is_not_there_is_told_with_the_remedy(mesh: Typed, store: Path) -> None:
