@@ -175,7 +175,8 @@ def test_headers_come_as_they_were_as_far_as_they_are_text(ask: Ask) -> None:
     assert {value for key, value in headers if key == "User-Agent"} >= {
         "<script>window.pwned=1</script>",
         "\x9b31m\u202ebidi\u2028line",
-        '\ufffd\ufffd\ufffd"q",\\\ttab',
+        # Of what controls, HTTP lets only tabs through; a record has a blank for each.
+        '\ufffd\ufffd\ufffd"q",\\ tab',
     }
     assert ("X-Request-Id", "<b>\x9b31m") in headers
     assert ("Traceparent", "\ufffd\u202e") in headers
