@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from mesh import identities, ipam, names, schedule
 from mesh.cluster import Cluster
+from mesh.envoyconfig import annotated
 from mesh.envoyconfig import status as envoyconfig
 from mesh.gateway import controller as gateway
 from mesh.ingress import controller as ingress
@@ -36,6 +37,7 @@ def reconcile(resources: Sequence[Resource], cluster_name: str = "default", now:
     _remove_orphans(cluster)
     ingress.reconcile(cluster)
     gateway.reconcile(cluster)
+    annotated.reconcile(cluster)
     for deployment in cluster.deployments():
         _scale(cluster, deployment)
     _place_pods(cluster)

@@ -13,4 +13,5 @@ Elsewhere: mesh/envoy/ runs Envoy and writes its files; mesh/ingress/ and mesh/g
     validation.py  Envoy's own opinion, before anything is stored
     admission.py   the same on each node, for what came into the store past it
     status.py      conditions of the resources
+    annotated.py   resources for services that ask for them by annotation
 """

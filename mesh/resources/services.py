@@ -100,6 +100,11 @@ class ServiceSpec(Model):
         return self
 
 
+L7: Final = "service.cilium.io/lb-l7"
+L7_ALGORITHM: Final = "service.cilium.io/lb-l7-algorithm"
+_ANNOTATIONS: Final = {L7: ("enabled", "disabled"), L7_ALGORITHM: ("round_robin", "least_request", "random")}
+
+
 def _words(what: object) -> str:
     return f"{what[0]} {what[1]}" if isinstance(what, tuple) else str(what)
 
@@ -125,6 +130,20 @@ class Service(Resource):
     kind: Literal["Service"] = "Service"
     spec: ServiceSpec
     status: ServiceStatus = ServiceStatus()
+
+    @model_validator(mode="after")
+    def _annotations_say_what_is_known(self) -> Self:
+        for name, known in _ANNOTATIONS.items():
+            value = self.metadata.annotations.get(name)
+            if value is not None and value not in known:
+                words = f"{', '.join(known[:-1])} or {known[-1]}"
+                raise ValueError(f"metadata.annotations: {name}: must be {words}, got {value[:80]!r}")
+        return self
+
+    @property
+    def wants_l7(self) -> bool:
+        """Whether Envoy is to balance its requests one by one."""
+        return self.metadata.annotations.get(L7) == "enabled"
 
     @property
     def headless(self) -> bool:
