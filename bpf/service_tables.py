@@ -120,7 +120,7 @@ def _add_slots(
         algorithm = maps.ALGORITHM_MAGLEV if service.maglev else maps.ALGORITHM_RANDOM
         value["target"] = service.affinity_s | algorithm << maps.ALGORITHM_SHIFT
     tables[name + FRONTENDS][_service_key(frontend, 0)] = value.tobytes()
-    if service.kind in (FrontendKind.CLUSTER_IP, FrontendKind.LOAD_BALANCER):
+    if service.kind not in (FrontendKind.NODE_PORT, FrontendKind.EXTERNAL_IP):
         # Nobody else has the address: what is sent to its other ports ends here.
         whole = Frontend(address=frontend.address, port=0, protocol=0)
         tables[name + FRONTENDS][_service_key(whole, 0)] = bytes(maps.LB_SERVICE.itemsize)

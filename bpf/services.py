@@ -22,6 +22,8 @@ class FrontendKind(Enum):
     """What kind of address a frontend has; the value is its flags in the map."""
 
     CLUSTER_IP = 0
+    OPEN_CLUSTER_IP = maps.SERVICE_ROUTABLE
+    """A cluster address that clients outside may use, too."""
     NODE_PORT = maps.SERVICE_NODE_PORT | maps.SERVICE_ROUTABLE
     LOAD_BALANCER = maps.SERVICE_LOAD_BALANCER | maps.SERVICE_ROUTABLE
     EXTERNAL_IP = maps.SERVICE_EXTERNAL_IP | maps.SERVICE_ROUTABLE

@@ -11,6 +11,8 @@ from service.failure import Failure
 from service.settings import setting
 
 NO_BACKEND: Final = ("reject", "drop")
+CIDR_MATCH_MODES: Final = ("", "nodes")
+LOCALHOST: Final = ("always", "policy")
 SHORTEST_PROOF_S: Final = 4
 LONGEST_PROOF_S: Final = 86400
 
@@ -28,6 +30,12 @@ class AgentConfig:
     aggregation: str = setting("medium", "how many events the kernel sends: none, low, medium or max")
     aggregation_interval_s: int = setting(5, "seconds between two events of a connection in which nothing changes")
     enable_policy: str = setting("default", "which endpoints have to have a policy: default, always or never")
+    policy_cidr_match_mode: str = setting(
+        "", "nodes: rules about prefixes select other nodes, too, by their addresses; empty: they never do"
+    )
+    allow_localhost: str = setting(
+        "always", "who lets a node talk to its own pods: always everybody, or policy, only policies"
+    )
     policy_audit_mode: bool = setting(False, "let pass what policies deny, and tell it as audited")
     host_firewall: bool = setting(
         True, "enforce policies with nodeSelector on the node's own processes; without it, they say nothing"
@@ -42,6 +50,7 @@ class AgentConfig:
     )
     cgroup_root: str = setting("", "cgroup (version 2) of those processes (default: all, where cgroups are mounted)")
     load_balancer_algorithm: str = setting("random", "how clients outside get backends: random or maglev")
+    external_cluster_ip: bool = setting(False, "let clients outside use the cluster addresses of services, too")
     service_no_backend: str = setting("reject", "what clients of services without backends get: reject or drop")
     tofqdns_reject: str = setting("refused", "answer to names that no dns rule allows: refused or nameError")
     tofqdns_min_ttl_s: int = setting(0, "seconds that a name's address is allowed at least, whatever its answer says")
@@ -60,10 +69,12 @@ def check(config: AgentConfig) -> None:
     """Refuse what settings cannot be. Raises: Failure."""
     for option, given, known in (
         ("enable-policy", config.enable_policy, MODES),
+        ("policy-cidr-match-mode", config.policy_cidr_match_mode, CIDR_MATCH_MODES),
+        ("allow-localhost", config.allow_localhost, LOCALHOST),
         ("load-balancer-algorithm", config.load_balancer_algorithm, ALGORITHMS),
         ("service-no-backend", config.service_no_backend, NO_BACKEND),
     ):
         if given not in known:
-            raise Failure(f"--{option} is one of {', '.join(known)}, got {given!r}")
+            raise Failure(f"--{option} is one of {', '.join(each or 'nothing' for each in known)}, got {given!r}")
     if not SHORTEST_PROOF_S <= config.auth_lifetime_s <= LONGEST_PROOF_S:
         raise Failure(f"--auth-lifetime-s is {SHORTEST_PROOF_S} to {LONGEST_PROOF_S}, got {config.auth_lifetime_s}")

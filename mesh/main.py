@@ -29,7 +29,7 @@ from mesh import identities, ipam, knowledge
 from mesh.attachments import Attachments
 from mesh.auth.node import AuthSettings, NodeAuthentication
 from mesh.cluster import Cluster
-from mesh.config import NO_BACKEND, AgentConfig, check
+from mesh.config import LOCALHOST, NO_BACKEND, AgentConfig, check
 from mesh.devices import HOST_DEVICE, OVERLAY_DEVICE, NodeDevices
 from mesh.dns.keeper import DnsNode, DnsSettings
 from mesh.dns.names import Address
@@ -146,7 +146,12 @@ class Agent:
         self._datapath = datapath
         self._devices = devices
         self._policies = NodePolicies(
-            settings=Settings(mode=config.enable_policy, audit=config.policy_audit_mode),
+            settings=Settings(
+                mode=config.enable_policy,
+                audit=config.policy_audit_mode,
+                allow_localhost=config.allow_localhost == LOCALHOST[0],
+            ),
+            prefixes_select_nodes=bool(config.policy_cidr_match_mode),
             cluster_name=config.cluster_name,
             node_name=node.name if config.host_firewall else "",
             proxies=proxies or ProxyPorts(),
@@ -162,7 +167,9 @@ class Agent:
         """Lets identities prove themselves; without it, the kernel drops what has to be proved first."""
         self._round = asyncio.Lock()
         self._cgroup = 0
-        self._services = NodeServices(datapath, node, config.load_balancer_algorithm)
+        self._services = NodeServices(
+            datapath, node, config.load_balancer_algorithm, open_cluster_ips=config.external_cluster_ip
+        )
         self._endpoints: Mapping[int, Endpoint] = {}
         self._written: Mapping[int, EndpointPolicy] = {}
         self._problems: Sequence[Refusal] = ()

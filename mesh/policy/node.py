@@ -77,6 +77,8 @@ class NodePolicies:
     cluster_name: str = "default"
     node_name: str = ""
     """The node itself, as rules with nodeSelector select it; empty: none of them does."""
+    prefixes_select_nodes: bool = False
+    """Rules about prefixes are about other nodes, too, by their addresses."""
     local: LocalIdentities = field(default_factory=LocalIdentities)
     nodes: NodeIdentities = field(default_factory=NodeIdentities)
     proxies: ProxyPorts = field(default_factory=ProxyPorts)
@@ -200,8 +202,10 @@ class NodePolicies:
         here = next((one for one in nodes if one.name == self.node_name), None)
         self._host = Identity(HOST, host_labels(here)) if here is not None else None
         peers = (peer for rule in self._rules_now for entry in rule.entries for peer in entry.peers or ())
-        told_apart = any(isinstance(peer, NodePeer) for peer in peers)
-        self.nodes.want(one for one in nodes if told_apart and one.name != self.node_name)
+        kinds = NodePeer | CidrPeer if self.prefixes_select_nodes else NodePeer
+        told_apart = any(isinstance(peer, kinds) for peer in peers)
+        others = (one for one in nodes if told_apart and one.name != self.node_name)
+        self.nodes.want(others, by_prefix=self.prefixes_select_nodes)
 
     def _selected(self, rule: Rule, here: Set[int]) -> set[int]:
         """Which of these subjects' identities a rule is about. The node is nobody's pod."""

@@ -1,6 +1,6 @@
 """Identities of other nodes: one for each, once a policy tells nodes apart.
 
-In:        Node resources; whether any rule asks who a node is (`fromNodes`, `toNodes`).
+In:        Node resources; whether any rule asks who a node is (`fromNodes`, `toNodes`, or prefixes that select nodes).
 Out:       numbers by the node's address, for the ipcache; identities with the node's labels, for selectors.
 Elsewhere: node.py decides when they are needed; until then all other nodes are `remote-node`.
 
@@ -39,15 +39,19 @@ class NodeIdentities:
         """Take over what the kernel has from an earlier agent: no packet is to meet a number of another meaning."""
         self._known = {prefix: number for prefix, number in known.items() if FIRST <= number <= LAST}
 
-    def want(self, nodes: Iterable[Node]) -> None:
-        """These have identities from now on. Those of others are still known, once: packets may have them yet."""
+    def want(self, nodes: Iterable[Node], *, by_prefix: bool = False) -> None:
+        """These have identities from now on. Those of others are still known, once: packets may have them yet.
+
+        `by_prefix`: rules about prefixes select them by their addresses.
+        """
         wanted = {one.name: one for one in nodes if one.ips}
         for name in self._leaving - wanted.keys():
             for table in (self._numbers, self._identities):
                 table.pop(name, None)
         for name, node in wanted.items():
             number = self._numbers.get(name) or self._number_for(node)
-            identity = Identity(number, labels_of(node))
+            addresses = tuple(map(ip_network, node.ips)) if by_prefix else ()
+            identity = Identity(number, labels_of(node), addresses=addresses)
             self._numbers[name] = number
             if self._identities.get(name) != identity:
                 self._identities[name] = identity

@@ -37,6 +37,13 @@ class Identity:
     """`source:key=value`, or `source:key`."""
     prefix: Network | None = None
     """Of identities that stand for addresses outside."""
+    addresses: tuple[Network, ...] = ()
+    """Of nodes that rules about prefixes select, too."""
+
+    @property
+    def places(self) -> tuple[Network, ...]:
+        """What rules about prefixes compare with."""
+        return self.addresses if self.prefix is None else (self.prefix, *self.addresses)
 
     @cached_property
     def values(self) -> dict[str, set[str]]:
@@ -89,17 +96,15 @@ class NodePeer(LabelPeer):
 
 @dataclass(frozen=True, slots=True)
 class CidrPeer:
-    """Identities of prefixes inside one, and not inside its holes; never pods and nodes, which have no prefix."""
+    """Identities of prefixes inside one, and not inside its holes; never pods. Nodes only if they have addresses."""
 
     prefix: Network
     holes: tuple[Network, ...] = ()
 
     def selects(self, identity: Identity) -> bool:
-        inner = identity.prefix
-        return (
-            inner is not None
-            and is_inside(inner, self.prefix)
-            and not any(is_inside(inner, hole) for hole in self.holes)
+        places = identity.places
+        return any(is_inside(inner, self.prefix) for inner in places) and not any(
+            is_inside(inner, hole) for inner in places for hole in self.holes
         )
 
 
@@ -167,13 +172,12 @@ class Index:
                 _discard(self._by_key, key, one.number)
                 for value in values:
                     _discard(self._by_value, (key, value), one.number)
-        if any(one.prefix is not None for one in lost):
+        if any(one.places for one in lost):
             numbers = {one.number for one in lost}
             self._prefixes = [prefix for prefix in self._prefixes if prefix[3] not in numbers]
         for one in come:
             self.identities[one.number] = one
-            if one.prefix is not None:
-                self._prefixes.append((*_place(one.prefix), one.number))
+            self._prefixes += ((*_place(place), one.number) for place in one.places)
             for key, values in one.values.items():
                 self._by_key.setdefault(key, set()).add(one.number)
                 for value in values:

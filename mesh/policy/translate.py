@@ -28,7 +28,7 @@ from mesh.policy.documents.fields import EndpointSelector, Network
 from mesh.policy.documents.kinds import PolicyDocument
 from mesh.policy.documents.kubernetes import IpBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort
 from mesh.policy.documents.layer7 import DnsRule, HttpRule, L7Rules, Listener
-from mesh.policy.documents.peers import CidrRule, ServicePeer
+from mesh.policy.documents.peers import API_SERVER, CidrRule, ServicePeer
 from mesh.policy.documents.ports import IcmpRule, PortDenyRule, PortProtocol, PortRule
 from mesh.policy.peers import ANY_SOURCE, FQDN_SOURCE, CidrPeer, EntityPeer, LabelPeer, NodePeer, Peer, Term
 from mesh.policy.rules import (
@@ -204,6 +204,8 @@ class _Reader:
         return found
 
     def _is_wanted(self, service: Service, peer: ServicePeer) -> bool:
+        if (service.namespace, service.name) == API_SERVER:
+            return False
         if peer.k8s_service is not None:
             wanted = peer.k8s_service.namespace or self.namespace or "default"
             return (service.namespace, service.name) == (wanted, peer.k8s_service.service_name)

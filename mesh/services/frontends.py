@@ -46,17 +46,19 @@ def frontends(
     algorithm: str = ALGORITHMS[0],
     redirects: Redirects | None = None,
     others: Sequence[Node] = (),
+    cluster_kind: FrontendKind = FrontendKind.CLUSTER_IP,
 ) -> tuple[list[Named], list[str]]:
     """Frontends of all services on `node`, and what is wrong: of two that want the same address, the first has it.
 
-    others  the other nodes: what clients of this node send to their node ports is translated here, at its source.
+    others        the other nodes: what clients of this node send to their node ports is translated here, at its source.
+    cluster_kind  OPEN_CLUSTER_IP: clients outside may use cluster addresses, too.
     """
     found: dict[Frontend, Named] = {}
     problems = []
     for service in services:
         if service.headless or service.spec.type == "ExternalName":
             continue
-        for one in _Maker(service, directory.of(service), node, algorithm, redirects or {}, others).all():
+        for one in _Maker(service, directory.of(service), node, algorithm, redirects or {}, others, cluster_kind).all():
             other = found.setdefault(one.entry.frontend, one)
             if other.service.key != service.key:
                 where = one.entry.frontend
@@ -75,11 +77,12 @@ class _Maker:
     algorithm: str
     redirects: Redirects
     others: Sequence[Node]
+    cluster_kind: FrontendKind
 
     def all(self) -> Iterator[Named]:
         spec = self.service.spec
         for port in spec.ports:
-            addresses = [(FrontendKind.CLUSTER_IP, one, port.port) for one in spec.cluster_ips or (spec.cluster_ip,)]
+            addresses = [(self.cluster_kind, one, port.port) for one in spec.cluster_ips or (spec.cluster_ip,)]
             addresses += [(FrontendKind.EXTERNAL_IP, one, port.port) for one in spec.external_ips]
             addresses += [(FrontendKind.LOAD_BALANCER, one, port.port) for one in self.service.balancer_ips]
             if port.node_port and spec.type in ("NodePort", "LoadBalancer"):
@@ -116,7 +119,7 @@ class _Maker:
         """One, or two where clients inside get other backends than clients outside."""
         spec = self.service.spec
         inside, outside = spec.internal_traffic_policy == "Local", spec.external_traffic_policy == "Local"
-        here = inside if kind is FrontendKind.CLUSTER_IP else outside
+        here = inside if kind is self.cluster_kind else outside
         entry = ServiceFrontend(
             frontend=Frontend(address=address, port=number, protocol=PROTOCOLS[port.protocol]),
             backends=self._backends(address, port, self._only(here)),
@@ -128,7 +131,7 @@ class _Maker:
             l7_port=self._l7_port(port),
         )
         yield entry
-        if kind is not FrontendKind.CLUSTER_IP and inside != outside:
+        if kind is not self.cluster_kind and inside != outside:
             yield replace(
                 entry,
                 frontend=replace(entry.frontend, internal=True),

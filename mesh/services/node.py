@@ -16,6 +16,7 @@ import structlog
 
 from bpf.datapath import Datapath
 from bpf.libbpf import BpfError
+from bpf.services import FrontendKind
 from mesh import ipam
 from mesh.backends import Directory
 from mesh.cluster import Cluster
@@ -35,6 +36,8 @@ class NodeServices:
     datapath: Datapath
     node: Node
     algorithm: str = ALGORITHMS[0]
+    open_cluster_ips: bool = False
+    """Clients outside may use cluster addresses."""
     _problems: frozenset[str] = frozenset()
     _written: list[Named] = field(default_factory=list)
     _failure: str = ""
@@ -46,7 +49,15 @@ class NodeServices:
         """What the kernel should have; what is wrong is logged once."""
         directory = Directory(cluster.resources.values())
         others = [one for one in cluster.nodes() if one.name != self.node.name]
-        found, problems = frontends(cluster.services(), directory, self.node, self.algorithm, redirects, others)
+        found, problems = frontends(
+            cluster.services(),
+            directory,
+            self.node,
+            self.algorithm,
+            redirects,
+            others,
+            FrontendKind.OPEN_CLUSTER_IP if self.open_cluster_ips else FrontendKind.CLUSTER_IP,
+        )
         for problem in sorted(set(problems) - self._problems):
             log.warning("two services want one address", reason=problem)
         self._problems = frozenset(problems)

@@ -91,6 +91,7 @@ class PolicyNet:
         audit: bool = False,
         names: Mapping[Prefix, tuple[str, ...]] | None = None,
         services: Mapping[tuple[str, str], tuple[Prefix, ...]] | None = None,
+        prefixes_select_nodes: bool = False,
     ) -> None:
         """Enforce exactly these policies from now on, on every node."""
         resources = [*self._resources(), *(one for text in texts for one in parse_manifests(text, namespace="ns"))]
@@ -99,6 +100,7 @@ class PolicyNet:
             policies = self.policies.setdefault(node.number, NodePolicies())
             policies.node_name = node_name(node)
             policies.settings = Settings(mode=mode, audit=audit)
+            policies.prefixes_select_nodes = prefixes_select_nodes
             policies.names = names or {}
             policies.service_addresses = services or {}
             local = {one.number: self._subject(one) for one in self.workloads.values() if one.node is node}

@@ -164,6 +164,20 @@ class _Policy(Resource):
             raise ValueError("spec: missing")
         return self
 
+    @model_validator(mode="after")
+    def _names_the_api_server_as_an_entity(self) -> Self:
+        for body in self.bodies:
+            for name, elements in (("egress", body.egress), ("egressDeny", body.egress_deny)):
+                for at, element in enumerate(elements):
+                    if any(
+                        one.is_api_server(self.metadata.namespace or "default") for one in element.to_services or ()
+                    ):
+                        raise ValueError(
+                            f"{name}[{at}].toServices: default/kubernetes cannot be selected as a service;"
+                            " write toEntities: [kube-apiserver]"
+                        )
+        return self
+
     @property
     def bodies(self) -> tuple[PolicyBody, ...]:
         """All rules of the resource."""

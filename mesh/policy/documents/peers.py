@@ -47,6 +47,10 @@ class K8sServiceSelector(Model):
     namespace: DnsLabel | Literal[""] = ""
 
 
+API_SERVER: Final = ("default", "kubernetes")
+"""Namespace and name of the service that stands for the API server, which policies know as an entity."""
+
+
 class ServicePeer(Model):
     k8s_service: Annotated[K8sService | None, Field(alias="k8sService")] = None
     k8s_service_selector: Annotated[K8sServiceSelector | None, Field(alias="k8sServiceSelector")] = None
@@ -56,6 +60,11 @@ class ServicePeer(Model):
         if (self.k8s_service is None) == (self.k8s_service_selector is None):
             raise ValueError("needs either k8sService or k8sServiceSelector")
         return self
+
+    def is_api_server(self, namespace: str) -> bool:
+        """Whether it names the API server's service; `namespace` is that of the policy."""
+        named = self.k8s_service
+        return named is not None and (named.namespace or namespace, named.service_name) == API_SERVER
 
 
 class Authentication(Model):

@@ -161,6 +161,22 @@ def test_who_may_not_come_from_outside_is_told_apart(cluster: Cluster, version: 
 
 
 @VERSIONS
+def test_cluster_address_that_is_open_serves_clients_outside(cluster: Cluster, version: str) -> None:
+    cluster.near.datapath.sync_services(
+        [
+            service(version, pod, address=CLUSTER_IP[version], kind=FrontendKind.OPEN_CLUSTER_IP, port=port)
+            for port, pod in ((80, cluster.server), (81, cluster.far))
+        ]
+    )
+    with route_to_near(cluster, CLUSTER_IP[version]):
+        for port, pod, seen in ((80, cluster.server, OUTSIDE), (81, cluster.far, NODE)):
+            answer = ask(cluster.net.name, pod, version, CLUSTER_IP[version], port)
+            assert answer == (CLUSTER_IP[version], seen[version])
+        cluster.log.clear()
+        assert refused(cluster, version, CLUSTER_IP[version], 82) == ["drop 158"]
+
+
+@VERSIONS
 def test_announced_address_is_found_on_the_link(cluster: Cluster, version: str) -> None:
     cluster.near.datapath.set_announced([ip_address(VIP[version])])
     cluster.near.datapath.sync_services(

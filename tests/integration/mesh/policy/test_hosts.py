@@ -263,6 +263,28 @@ def test_pods_tell_nodes_apart_once_a_policy_asks_for_it(mesh: PolicyNet) -> Non
     assert not try_tcp(server.pod.netns, mesh.near.netns, str(mesh.near.address), OPEN_PORT)
 
 
+def test_prefixes_select_nodes_only_where_they_are_meant_to(mesh: PolicyNet) -> None:
+    """By their addresses, whichever of these a packet has; never pods, nor the node itself."""
+    away, server, address = mesh.away.netns, mesh["s"], mesh.away.address
+    rules = about_pods(f"ingress: [{{fromCIDR: [{address}/32]}}], egress: [{{toCIDR: [{address}/32]}}]")
+    mesh.apply(rules)
+    assert not try_tcp(server.pod.netns, away, str(address), OPEN_PORT)
+
+    mesh.apply(rules, prefixes_select_nodes=True)
+    assert try_tcp(server.pod.netns, away, str(address), OPEN_PORT)
+    assert try_tcp(away, server.pod.netns, server.ip, OPEN_PORT)
+    assert {(one.src_identity, one.verdict) for one in mesh.verdicts() if not one.egress} == {(FIRST_NODE_IDENTITY, 0)}
+
+    hole = f"fromCIDRSet: [{{cidr: 0.0.0.0/0, except: [{address}/32]}}]"
+    mesh.apply(about_pods(f"ingress: [{{{hole}}}]"), prefixes_select_nodes=True)
+    assert not try_tcp(away, server.pod.netns, server.ip, OPEN_PORT)
+
+    everywhere = about_pods("egress: [{toCIDR: [0.0.0.0/0]}]")
+    mesh.apply(everywhere, prefixes_select_nodes=True)
+    assert not try_tcp(server.pod.netns, mesh["far"].pod.netns, mesh["far"].ip, OPEN_PORT)
+    assert not try_tcp(server.pod.netns, mesh.near.netns, str(mesh.near.address), OPEN_PORT)
+
+
 def test_a_protocol_without_connections_is_judged_packet_by_packet(mesh: PolicyNet) -> None:
     """VRRP has neither ports nor replies."""
     vrrp = 112

@@ -164,6 +164,11 @@ spec:
             "spec.egress[0].icmps[0].fields[0]: type: must be 0 to 255 or a name like EchoRequest, got 'Ping'",
         ),
         (
+            "{endpointSelector: {}, egressDeny: [{}, {toServices: [{k8sService: {serviceName: kubernetes}}]}]}",
+            "egressDeny[1].toServices: default/kubernetes cannot be selected as a service;"
+            " write toEntities: [kube-apiserver]",
+        ),
+        (
             "{endpointSelector: {}, egressDeny: [{toFQDNs: [{matchName: a.b}]}]}",
             "spec.egressDeny[0]: unknown field 'toFQDNs'",
         ),

@@ -180,6 +180,17 @@ def test_nodes_are_told_apart_while_a_rule_asks_who_they_are() -> None:
     assert {NODES, NODES + 1} < {entry.identity for entry in shared.policies[7].entries}, "packets may have them yet"
 
 
+def test_nodes_have_numbers_of_their_own_while_prefixes_select_them() -> None:
+    node = NodePolicies(node_name="here", prefixes_select_nodes=True)
+    resources = [*CLUSTER, *nodes(here="front", there="back", yonder="back")]
+    inside = policy("p", "ingress: [{fromCIDRSet: [{cidr: 172.18.0.0/24, except: [172.18.0.4/32]}]}]")
+    done = node.update([*resources, *inside], {7: WEB})
+    assert set(done.nodes) == {"172.18.0.3", "172.18.0.4"}
+    said = {entry.identity for entry in done.policies[7].entries}
+    assert said == {1, NODES, done.ipcache[ip_network("172.18.0.0/24")]}
+    assert node.update([*resources, *policy("p", "ingress: [{fromEntities: [world]}]")], {7: WEB}).nodes == {}
+
+
 def test_an_agent_that_comes_back_gives_nodes_the_numbers_that_packets_have() -> None:
     node = NodePolicies(node_name="here")
     node.nodes.restore({ip_network("172.18.0.4/32"): NODES, ip_network("10.0.0.0/8"): FIRST})

@@ -57,6 +57,13 @@ def test_a_cluster_address_leads_to_all_pods() -> None:
     assert (backends(entry), entry.kind) == (BOTH, FrontendKind.CLUSTER_IP)
 
 
+def test_a_cluster_address_is_open_to_clients_outside_where_that_is_wanted() -> None:
+    state = settled([HERE, web("a", "kind-worker0"), service(internalTrafficPolicy="Local")])
+    services = [one for one in state if isinstance(one, Service)]
+    entries, _ = frontends(services, Directory(state), HERE, cluster_kind=FrontendKind.OPEN_CLUSTER_IP)
+    assert [(one.entry.kind, one.entry.local_only) for one in entries] == [(FrontendKind.OPEN_CLUSTER_IP, True)]
+
+
 def test_a_balancer_is_reached_by_all_its_addresses_and_at_every_address_of_the_node() -> None:
     entries = found(
         service(
