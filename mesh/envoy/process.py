@@ -39,7 +39,9 @@ DRAIN_S: Final = 30
 """What is left of an old Envoy's connections after that is cut off."""
 START_S: Final = 10.0
 POLL_S: Final = 0.02
-_REJECTED: Final = re.compile(rb"(?:config update rejected|Failed to parse|rejected): (.*)")
+_REJECTED: Final = re.compile(
+    rb"(?:(?:config update rejected|Failed to parse|rejected): |(?=records of requests: ))(.*)"
+)
 LARGEST_FILE: Final = 32 * 2**20
 """Bytes that Envoy's log, and any that a CiliumEnvoyConfig has it write, can have."""
 _LIMITED: Final = 'ulimit -f "$0"; log=$1; export "$2"; shift 2; exec "$@" 2>>"$log"'

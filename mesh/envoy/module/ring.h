@@ -13,8 +13,10 @@
 
 #define RING_MAGIC "flowrec1"
 #define RING_HEAD 4096
+#ifndef RING_BYTES
 #define RING_BYTES (16u << 20)
 #define RING_LEAST_BYTES (64u << 10)
+#endif
 
 /* The start of the file. Positions count all bytes ever, so that full and empty differ; capacity is a power of two. */
 struct ring_head {

@@ -187,7 +187,25 @@ def fill(ring: Path, leave: int) -> None:
         struct.pack_into("<Q", found, 64, written + size - leave)
 
 
-def test_a_new_envoy_counts_from_nothing(scene: Scene) -> None:
+def test_while_an_envoy_takes_over_from_another_one_both_are_heard(scene: Scene) -> None:
+    load = scene.asking(1500)
+    eventually(partial(scene.has_told, 100))
+    old = (scene.folder / "envoy.pid").read_text()
+    scene.kill_agent()
+    (scene.folder / "envoy.digest").write_text("of another one")
+    scene.start_agent()
+    eventually(lambda: (scene.folder / "envoy.pid").read_text() not in ("", old), timeout_s=20)
+    load.join()
+    scene.ask(50)
+    eventually(scene.is_balanced)
+    assert scene.lost == 0
+    assert len(scene.paths) == scene.sent
+    assert len(list((scene.folder / "rings").glob("*.ring"))) == 2
+    os.kill(int(old), signal.SIGKILL)
+    eventually(lambda: len(list((scene.folder / "rings").glob("*.ring"))) == 1)
+
+
+def test_what_a_dead_envoy_has_told_is_heard(scene: Scene) -> None:
     scene.ask(30)
     eventually(scene.is_balanced)
     pid = int((scene.folder / "envoy.pid").read_text())

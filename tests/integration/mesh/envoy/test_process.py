@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from mesh.envoy.node import Extra
+from mesh.envoy import module
+from mesh.envoy.node import PARSERS, Extra
 from mesh.envoy.process import shortened
+from service.failure import Failure
 from tests.integration.mesh.envoy.test_requests import GET_ROOT, http, policy
 from tests.support.policynet import PolicyNet
-from tests.support.proxied import ask, ask_on, connection, echo_server
+from tests.support.proxied import EnvoyHost, ask, ask_on, connection, echo_server
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.kernel
@@ -100,6 +104,38 @@ def test_statistics_do_not_grow_with_policies_resources_hosts_and_paths(mesh: Po
             made.close()
             known.append(set(host.run(host.node.process.admin.counters("."))))
     assert known[0] == known[1] == known[2]
+
+
+def test_envoy_and_module_speak_of_the_same(mesh: PolicyNet) -> None:
+    for host in mesh.envoys.values():
+        assert "ABI" not in (host.folder / "envoy.log").read_text()
+
+
+def test_a_module_that_is_not_built_is_one_line_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "_LIBRARY", tmp_path / "libflowscope_records.so")
+    with pytest.raises(Failure, match=r"libflowscope_records\.so: No such file.*; run `make setup`"):
+        module.identity()
+
+
+def test_where_records_find_no_room_at_all_nothing_is_passed_unrecorded(mesh: PolicyNet, tmp_path: Path) -> None:
+    rings = tmp_path / "envoy" / "rings"
+    rings.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "none", str(rings)], check=True)
+    host = EnvoyHost(mesh.near.netns, rings.parent, lambda parser, egress: 18_700 + 2 * PARSERS.index(parser) + egress)
+    reason = f"records of requests: no room in {rings}: No space left on device"
+
+    def is_told() -> bool:
+        host.run(host.node.look_again())
+        return host.node.problems[:1] == (reason,)
+
+    try:
+        eventually(is_told, timeout_s=30)
+        assert not host.run(host.node.is_listening())
+    finally:
+        host.close()
+        subprocess.run(["umount", "-l", str(rings)], check=True)
 
 
 def test_a_complaint_is_told_without_the_resource_that_it_quotes() -> None:

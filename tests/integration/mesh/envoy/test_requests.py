@@ -237,6 +237,21 @@ def test_a_hostile_path_is_told_as_it_is(mesh: PolicyNet) -> None:
     assert len(url) < 3000
 
 
+def test_long_texts_are_cut_and_those_that_are_missing_are_not_told(mesh: PolicyNet) -> None:
+    mesh.apply(policy(http("{path: /.*}")))
+    long = "y" * 300
+    with echo_server(mesh["p"].pod.netns, 8080):
+        headers = {"X_Request_Id": long, "Traceparent": long, "User_Agent": long, "Host": long}
+        assert ask(mesh["s"].pod.netns, mesh["p"].ip, 8080, path=f"/{'x' * 5000}", **headers).status == 200
+        raw = b"GET / HTTP/1.1\r\nhost: h\r\nx-request-id: \xff\xfe\t\x80\r\nuser-agent:\r\nconnection: close\r\n\r\n"
+        assert ask_raw(mesh["s"].pod.netns, mesh["p"].ip, 8080, raw).startswith(b"HTTP/1.1 200")
+    first, _, second, _ = mesh.envoys[mesh.near.number].records(4)
+    cut = "y" * 256
+    assert first["http"]["url"] == f"http://{cut}/{'x' * 2047}"
+    assert first["http"]["headers"] == {"X-Request-Id": cut, "Traceparent": cut, "User-Agent": cut}
+    assert second["http"]["headers"] == {"X-Request-Id": "\ufffd\ufffd \ufffd"}
+
+
 def test_a_server_that_is_not_there_is_a_request_and_an_answer_of_503(mesh: PolicyNet) -> None:
     mesh.apply(policy(http(GET_ROOT)))
     assert ask(mesh["s"].pod.netns, mesh["p"].ip, 8080).status == 503
