@@ -19,11 +19,15 @@ from typing import Any
 
 import envoy
 
-from mesh.envoy import module
+from mesh.envoy import module, records
+from mesh.envoy.carrier import READ
+from mesh.envoy.ring import Ring
 from mesh.envoyconfig import messages, validation
+from mesh.envoyconfig.guarding import ACCESS_LOG
 from mesh.envoyconfig.listeners import Gate, Place
 from mesh.envoyconfig.translate import Translation, translate
 from mesh.resources.base import Resource
+from model.decode.lines import FIELDS, SEPARATOR
 from tests.support.cluster import node
 from tests.support.waiting import eventually
 
@@ -43,6 +47,8 @@ class Server:
     def __init__(self, name: str, address: str) -> None:
         self.name = name
         self.seen: list[dict[str, Any]] = []
+        self.failing = 0
+        """So many answers from now on are 503."""
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -73,7 +79,10 @@ class Server:
         self.seen.append(fact)
         body = json.dumps(fact).encode()
         path = request.path.partition("?")[0]
-        request.send_response(int(path.removeprefix("/status/")) if path.startswith("/status/") else 200)
+        status = int(path.removeprefix("/status/")) if path.startswith("/status/") else 200
+        if self.failing:
+            self.failing, status = self.failing - 1, 503
+        request.send_response(status)
         request.send_header("Content-Length", str(len(body)))
         request.send_header("X-Name", self.name)
         request.end_headers()
@@ -133,8 +142,10 @@ class Running:
 
 
 @contextmanager
-def running(resources: Sequence[Resource], folder: Path, gate: Gate | None = None) -> Iterator[Running]:
-    """Translate the resources for a node and run Envoy with the outcome."""
+def running(
+    resources: Sequence[Resource], folder: Path, gate: Gate | None = None, told: Path | None = None
+) -> Iterator[Running]:
+    """Translate the resources for a node and run Envoy with the outcome; `told`: where it leaves records."""
     ports: dict[str, int] = {}
 
     def port(name: str) -> int:
@@ -146,6 +157,9 @@ def running(resources: Sequence[Resource], folder: Path, gate: Gate | None = Non
         pod_ranges=(POD_RANGE,),
         ingress=(INGRESS,),
         gate=gate,
+        upstream_logs=tuple(messages.new(ACCESS_LOG, **one) for one in records.upstream_logs("egress", str(told)))
+        if told
+        else (),
     )
     found = Running(translate(resources, node(0), place), ports)
     path = folder / "bootstrap.json"
@@ -161,6 +175,19 @@ def running(resources: Sequence[Resource], folder: Path, gate: Gate | None = Non
         finally:
             process.terminate()
             process.wait()
+
+
+def told_in(folder: Path, count: int = 1) -> list[dict[str, str]]:
+    """At least `count` records that an Envoy of one worker has left there, by the names of their fields."""
+    ring = Ring(next(folder.glob("*.ring")))
+    texts: list[str] = []
+
+    def has_enough() -> bool:
+        texts.extend(ring.take(READ).decode().splitlines())
+        return len(texts) >= count
+
+    eventually(has_enough)
+    return [dict(zip(FIELDS, one.split(SEPARATOR), strict=True)) for one in texts]
 
 
 def _listens(port: int) -> bool:

@@ -11,7 +11,8 @@ import pytest
 from mesh.envoyconfig import validation
 from mesh.resources.manifests import parse_manifests
 from mesh.resources.mistakes import InvalidResource
-from tests.support.loopback_envoy import INGRESS, Running, Server, running, service_of
+from tests.support.loopback_envoy import INGRESS, Running, Server, running, service_of, told_in
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.kernel  # sockets with addresses of others
 
@@ -28,9 +29,15 @@ def servers() -> Iterator[dict[str, Server]]:
 
 
 @pytest.fixture(scope="module")
-def envoy(servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where Envoy leaves them."""
+    return tmp_path_factory.mktemp("records")
+
+
+@pytest.fixture(scope="module")
+def envoy(servers: dict[str, Server], records: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     text = "".join(service_of(one, "cilium-test") for one in servers.values()) + "\n---\n" + SEED
-    with running(parse_manifests(text), tmp_path_factory.mktemp("envoy")) as found:
+    with running(parse_manifests(text), tmp_path_factory.mktemp("envoy"), told=records) as found:
         yield found
 
 
@@ -57,6 +64,35 @@ def test_errors_are_tried_again(envoy: Running, servers: dict[str, Server]) -> N
     before = sum(len(one.seen) for one in servers.values())
     assert envoy.get("envoy-lb-listener", "/status/503").status == 503
     assert sum(len(one.seen) for one in servers.values()) - before == 4
+
+
+def test_each_try_is_told_and_the_client_sees_the_last_one(
+    envoy: Running, servers: dict[str, Server], records: Path
+) -> None:
+    for one in servers.values():
+        one.failing = 2
+    try:
+        answer = envoy.get("envoy-lb-listener", "/again")
+    finally:
+        for one in servers.values():
+            one.failing = 0
+    assert answer.status == 200
+    told: list[dict[str, str]] = []
+
+    def is_whole() -> bool:
+        told.extend(one for one in told_in(records, 0) if one["url"].endswith("/again"))
+        return len(told) == 6
+
+    eventually(is_whole)
+    assert [(one["type"], one["code"]) for one in told] == [
+        ("Request", ""),
+        ("Response", "503"),
+        ("Request", ""),
+        ("Response", "503"),
+        ("Request", ""),
+        ("Response", "200"),
+    ]
+    assert {one["request_id"] for one in told} == {answer.seen["headers"]["x-request-id"]}
 
 
 def test_a_pod_of_the_node_keeps_its_address_and_others_come_from_the_ingress_address(envoy: Running) -> None:

@@ -11,18 +11,14 @@ import pytest
 
 from bpf.policies import EndpointPolicy, PolicyEntry
 from mesh.envoy import gate
-from mesh.envoy.carrier import READ
 from mesh.envoy.matching import NodeView
-from mesh.envoy.ring import Ring
 from mesh.envoyconfig.guarding import gate_of
 from mesh.policy.judging import Whole
 from mesh.policy.rules import TCP, HttpMatch
 from mesh.policy.view import Allowed, ProxyPort
 from mesh.resources.manifests import parse_manifests
-from model.decode.lines import FIELDS, SEPARATOR
 from tests.support.cluster import node, settled
-from tests.support.loopback_envoy import Answer, Running, Server, running, service_of
-from tests.support.waiting import eventually
+from tests.support.loopback_envoy import Answer, Running, Server, running, service_of, told_in
 
 pytestmark = pytest.mark.kernel  # sockets with addresses of others
 
@@ -162,13 +158,4 @@ def test_a_pod_that_may_not_ask_a_load_balancer(run: Run) -> None:
 
 def denials(folder: Path) -> list[dict[str, str]]:
     """Records of requests that were refused on their way out."""
-    ring = Ring(next((folder / "records").glob("*.ring")))
-    texts: list[str] = []
-
-    def has_some() -> bool:
-        texts.extend(ring.take(READ).decode().splitlines())
-        return bool(texts)
-
-    eventually(has_some)
-    found = [dict(zip(FIELDS, one.split(SEPARATOR), strict=True)) for one in texts]
-    return [one for one in found if one["verdict"] == "Denied"]
+    return [one for one in told_in(folder / "records") if one["verdict"] == "Denied"]
