@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install what is missing: Debian packages, the virtual environment, the BPF objects, the module for Envoy. May be run again at any time.
+# Install what is missing: Debian packages, the virtual environment, the BPF objects, the module for Envoy.
+# May be run again at any time.
 # Usage: scripts/setup.sh run|dev     run: what the product needs; dev: what its tests need too
 set -eu
 cd "$(dirname "$0")/.."
