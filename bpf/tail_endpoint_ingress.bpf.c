@@ -96,6 +96,8 @@ static __always_inline int receive(struct __sk_buff *skb, struct packet *pkt, co
 	}
 	if (proxy_port_be || skb->tc_index & TC_INDEX_FROM_INGRESS_PROXY)
 		handling |= CT_ENTRY_PROXY;
+	if (skb->tc_index & TC_INDEX_TRANSLATED)
+		handling |= CT_ENTRY_NODE_PORT;
 	if (ct_is_due(&ct, handling)) {
 		ret = ct_create(skb, pkt, CT_INGRESS, arrival->src_identity, handling);
 		if (ret)

@@ -213,6 +213,8 @@ int service(struct __sk_buff *skb)
 	ret = translate(skb, &pkt, caller, &handling);
 	if (!ret) {
 		skb->cb[SERVICE_HANDLING] = handling;
+		if (caller != CALLER_CONTAINER)
+			skb->tc_index |= TC_INDEX_TRANSLATED;
 		bpf_tail_call(skb, &cilium_calls, caller);
 		ret = DROP(&pkt, DROP_MISSED_TAIL_CALL, caller);
 	}

@@ -43,6 +43,14 @@ __noinline int tell_unroutable(struct __sk_buff *skb, struct packet *pkt, const 
 	return 0;
 }
 
+/* Does a connection go on that is not known, because its entry had to give way in a full map? If this is what a service
+ * answers, the client's half may still be there, and no other half is to be made: the client makes it when it speaks.
+ */
+static __always_inline bool goes_on(const struct packet *pkt, const struct ct_state *ct)
+{
+	return ct->status == CT_NEW && (pkt->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN;
+}
+
 /* Send a checked packet on its way. Fills the destination's identity; returns TC_ACT_* or -DROP_*. */
 static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
 				 const struct interface_info *own, const struct leg *leg, __u32 *dst_identity)
@@ -58,6 +66,7 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 	__be16 proxy_port_be = leg->proxy_port_be;
 	int ret, unroutable = 0;
 	__u32 handling;
+	bool leaves;
 
 	ret = ct_lookup(skb, pkt, CT_EGRESS, config, &ct);
 	if (ret)
@@ -98,6 +107,23 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 			return ret;
 		proxy_port_be = ret;
 	}
+	/* Other nodes may be clients like any other outside: what they asked came without a tunnel. */
+	leaves = (!local || local->flags & ENDPOINT_HOST) && (!has_tunnel(remote) || is_remote_node(remote->identity));
+	if (leaves && (ct.status == CT_REPLY || unlikely(goes_on(pkt, &ct)))) {
+		if (answers_for_node(pkt))
+			return translate_answer(skb, pkt, &(struct trace){
+				.reason = CT_REPLY,
+				.monitor = ct.monitor,
+				.source = own->endpoint_id,
+				.src_identity = own->identity,
+				.dst_identity = *dst_identity,
+			});
+		/* The client's half had to give way in a full map. Under the backend's address the client would not
+		 * know the answer; when it speaks again, the half is there again.
+		 */
+		if (unlikely(ct.flags & CT_ENTRY_NODE_PORT))
+			return DROP(pkt, DROP_NAT_NO_MAPPING, 0);
+	}
 	handling = leg->handling | (proxy_port_be ? CT_ENTRY_PROXY : 0);
 	/* Asked once for each connection that leaves the cluster, and with each packet while there is no route. */
 	if (!local && !proxy_port_be && !has_tunnel(remote) &&
@@ -130,10 +156,6 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *pkt, cons
 		.dst_identity = *dst_identity,
 	};
 	if (!has_tunnel(remote) && ct.status == CT_RELATED)
-		return translate_answer(skb, pkt, &trace);
-	/* Other nodes may be clients like any other outside: what they asked came without a tunnel. */
-	if (ct.status == CT_REPLY && (!has_tunnel(remote) || is_remote_node(remote->identity)) &&
-	    answers_for_node(pkt))
 		return translate_answer(skb, pkt, &trace);
 	if (local) {
 		trace.point = TO_HOST;

@@ -98,6 +98,7 @@ static __always_inline __u32 mark_identity(__u32 mark)
 #define TC_INDEX_FROM_PROXY	(TC_INDEX_FROM_INGRESS_PROXY | TC_INDEX_FROM_EGRESS_PROXY)
 #define TC_INDEX_SKIP_HOST	0x10	/* past the node's policy: not the node's packet, or an answer to it */
 #define TC_INDEX_DELIVERED	0x20	/* set right before a redirect to a veth: to_container lets the packet pass */
+#define TC_INDEX_TRANSLATED	0x40	/* a service was asked for by somebody who is no endpoint here */
 
 /* skb->cb[]: what a caller hands to the endpoint's ingress program over the tail call. */
 enum scratch {

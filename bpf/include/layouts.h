@@ -210,7 +210,9 @@ _Static_assert(sizeof(struct ct_entry) == 56, "layout known to maps.py");
 #define CT_ENTRY_CLOSING	(CT_ENTRY_RX_CLOSING | CT_ENTRY_TX_CLOSING)
 #define CT_ENTRY_LOOPBACK	0x08	/* a pod reached itself through a service */
 #define CT_ENTRY_SEEN_NON_SYN	0x10
-#define CT_ENTRY_NODE_PORT	0x20	/* this node translated it for a client that is no endpoint here */
+#define CT_ENTRY_NODE_PORT	0x20	/* this node translated it for a client that is no endpoint here; of the client's
+					 * half of it, and of the server's
+					 */
 #define CT_ENTRY_PROXY		0x40	/* one side of it is a proxy of this node */
 #define CT_ENTRY_FROM_L7LB	0x100	/* a load balancer of this node opened it in the pod's name */
 #define CT_ENTRY_NO_ROUTE	0x200	/* the node has no way to where it leads */

@@ -91,10 +91,12 @@ static __always_inline int service_admits(struct packet *pkt, const struct lb_se
 	return 0;
 }
 
-/* Is this an answer to a client that is no endpoint here, and knows the backend by a service's address? */
-static __always_inline bool answers_for_node(const struct packet *pkt)
+/* Is this an answer to a client that is no endpoint here, and knows the backend by a service's address? Not static, as
+ * parse_packet().
+ */
+__noinline int answers_for_node(struct packet *pkt)
 {
-	const struct ct_entry *entry = ct_peek(pkt, CT_INGRESS, true);
+	const struct ct_entry *entry = pkt ? ct_peek(pkt, CT_INGRESS, true) : NULL;
 
 	return entry && entry->rev_nat_index_be;
 }
