@@ -61,15 +61,23 @@ class Records:
 
     def add(self, lines: bytes) -> None:
         """Send records soon, a line feed between two. Longer ones than DATAGRAM travel alone."""
+        if self._takes(lines) and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+
+    def send(self, lines: bytes) -> None:
+        """As `add`, with what waits already, at once."""
+        if self._takes(lines):
+            self.flush()
+
+    def _takes(self, lines: bytes) -> bool:
         if not self._path:
-            return
+            return False
         if self._bytes > LARGEST_WAITING:
             self._lose([lines])
-            return
+            return False
         self._lines.append(lines)
         self._bytes += len(lines) + 1
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+        return True
 
     def flush(self) -> None:
         """Send what waits, as far as there is room."""

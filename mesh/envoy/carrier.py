@@ -114,16 +114,16 @@ class Carrier:
     def _pass_on(self) -> bool:
         """Whether there was something."""
         found = False
-        for ring in self._rings.values():
-            # What is not kept is read again by the next agent, if this one dies before it is sent.
-            while not self._records.is_behind:
+        while not self._records.is_behind:
+            data = b""
+            for ring in self._rings.values():
+                # What is not kept is read again by the next agent, if this one dies before it is sent.
                 ring.keep()
-                data = ring.take(READ)
-                if not data:
-                    break
-                found = True
-                self._records.add(data[:-1])
-                self._records.flush()
+                data += ring.take(READ - len(data))
+            if not data:
+                break
+            found = True
+            self._records.send(data[:-1])
         if found:
             self._save()
         return found

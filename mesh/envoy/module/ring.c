@@ -27,7 +27,8 @@ static int ring_fill(struct ring *ring, int file)
 	}
 	if (error)
 		return error;
-	char *bytes = mmap(NULL, RING_HEAD + capacity, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	/* Its pages are there before the first request has to wait for them. */
+	char *bytes = mmap(NULL, RING_HEAD + capacity, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, 0);
 	if (bytes == MAP_FAILED)
 		return errno;
 	*ring = (struct ring){
