@@ -24,7 +24,6 @@ from mesh.resources.services import Service, ServicePort
 PLENTY: Final = 1 << 20
 """Limits of circuit breakers that nobody has set; Envoy's own (1024) are low for a proxy that a whole node shares."""
 
-_HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _EDS: Final = 3
 _SOL_IP, _IP_TRANSPARENT = 0, 19
 _SOL_IPV6, _IPV6_TRANSPARENT = 41, 75
@@ -66,9 +65,9 @@ def complete(cluster: Any, written_name: str, place: Place) -> None:
     if not cluster.HasField("circuit_breakers"):
         limits = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), PLENTY)
         cluster.circuit_breakers.CopyFrom(messages.new("envoy.config.cluster.v3.CircuitBreakers", thresholds=[limits]))
-    if _HTTP_OPTIONS not in cluster.typed_extension_protocol_options and not _old_http_options(cluster):
-        options = messages.new(_HTTP_OPTIONS, use_downstream_protocol_config={"http2_protocol_options": {}})
-        cluster.typed_extension_protocol_options[_HTTP_OPTIONS].Pack(options)
+    if messages.HTTP_OPTIONS not in cluster.typed_extension_protocol_options and not _old_http_options(cluster):
+        options = messages.new(messages.HTTP_OPTIONS, use_downstream_protocol_config={"http2_protocol_options": {}})
+        cluster.typed_extension_protocol_options[messages.HTTP_OPTIONS].Pack(options)
     if not cluster.HasField("upstream_bind_config") and place.ingress:
         cluster.upstream_bind_config.CopyFrom(_bind(place))
 

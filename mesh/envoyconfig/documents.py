@@ -22,8 +22,20 @@ USE_ORIGINAL_SOURCE: Final = "cec.cilium.io/use-original-source-address"
 
 
 def _checked(raw: dict[str, Any]) -> dict[str, Any]:
-    messages.parse(raw)
+    message = messages.parse(raw)
+    if message.DESCRIPTOR.full_name == messages.CLUSTER and _has_filters(message):
+        raise ValueError(
+            f"typed_extension_protocol_options: {messages.HTTP_OPTIONS}.http_filters: Envoy would ask them in place of the"
+            " filter by which policy judges the chosen backend; write them as upstream_http_filters of the router"
+        )
     return raw
+
+
+def _has_filters(cluster: Any) -> bool:
+    options = cluster.typed_extension_protocol_options.get(messages.HTTP_OPTIONS)
+    if options is None or options.type_url != messages.URL + messages.HTTP_OPTIONS:
+        return False
+    return bool(messages.unpacked(options).http_filters)
 
 
 EnvoyResource = Annotated[dict[str, Any], AfterValidator(_checked)]

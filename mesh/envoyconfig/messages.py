@@ -33,6 +33,8 @@ KINDS: Final = (LISTENER, ROUTES, CLUSTER, ENDPOINTS, SECRET)
 """What a resource may be."""
 
 HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+"""Of a cluster, under this name too."""
 TCP_PROXY: Final = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 
 _PACKAGE: Final = re.compile(r"(envoy|xds|udpa)(\.[a-z][a-z0-9_]*)+")

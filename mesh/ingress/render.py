@@ -30,7 +30,6 @@ from mesh.ingress.routes import (
 from mesh.ingress.secrets import SECRETS_NAMESPACE
 
 _FILTERS: Final = "envoy.extensions.filters.http"
-_HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TLS: Final = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 IDLE_TIMEOUT: Final = "60s"
 NOWHERE: Final = "nowhere"
@@ -90,8 +89,8 @@ def _cluster(one: Backend) -> Plain:
         "lb_policy": "ROUND_ROBIN",
         "outlier_detection": {"split_external_local_origin_errors": True, "consecutive_local_origin_failure": 2},
         "typed_extension_protocol_options": {
-            _HTTP_OPTIONS: _typed(
-                _HTTP_OPTIONS,
+            messages.HTTP_OPTIONS: _typed(
+                messages.HTTP_OPTIONS,
                 {
                     "common_http_protocol_options": {"idle_timeout": IDLE_TIMEOUT},
                     "explicit_http_config": {protocol: {}},

@@ -222,6 +222,15 @@ stringData: {tls.crt: CERT, tls.key: KEY}
         assert bool(done.problems) is not allowed
 
 
+OWN_FILTERS = """
+      typed_extension_protocol_options:
+        envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+          "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+          explicit_http_config: {http_protocol_options: {}}
+          http_filters: [{name: envoy.filters.http.upstream_codec}]
+"""
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
@@ -239,6 +248,12 @@ stringData: {tls.crt: CERT, tls.key: KEY}
         ),
         ("listener.v3.Listener", "listener.v2.Listener", "resources[0]: @type: must be type.googleapis.com/"),
         ("HttpConnectionManager\n", "Manager\n", "typed_config.@type: Envoy has no type 'type.googleapis.com/envoy"),
+        (
+            "      connect_timeout: 5s\n",
+            OWN_FILTERS,
+            "resources[2]: typed_extension_protocol_options: envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+            ".http_filters: Envoy would ask them in place of the filter by which policy judges",
+        ),
         ("services:", "service:", "spec: unknown field 'service'"),
     ],
 )
