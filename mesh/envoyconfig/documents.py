@@ -25,8 +25,8 @@ def _checked(raw: dict[str, Any]) -> dict[str, Any]:
     message = messages.parse(raw)
     if message.DESCRIPTOR.full_name == messages.CLUSTER and _has_filters(message):
         raise ValueError(
-            f"typed_extension_protocol_options: {messages.HTTP_OPTIONS}.http_filters: Envoy would ask them in place of the"
-            " filter by which policy judges the chosen backend; write them as upstream_http_filters of the router"
+            f"typed_extension_protocol_options: {messages.HTTP_OPTIONS}.http_filters: Envoy would ask them in place of"
+            " the filter by which policy judges the chosen backend; write them as upstream_http_filters of the router"
         )
     return raw
 

@@ -5,8 +5,9 @@ Out:       the same message, completed.
 Elsewhere: clusters.py binds everything that is not said in a pod's name to the node's ingress address.
 
 A pod of this node is still itself behind the listener: its address is the source towards the backend, and the mark says
-to the kernel that the pod's egress policy is to judge that connection. So each chain of filters that speaks HTTP comes
-twice, once for the addresses of this node's pods.
+to the kernel that the pod's egress policy is to judge that connection. So each chain of filters comes twice, once for
+the addresses of this node's pods. Where no HTTP is spoken, a listener keeps all addresses or none: all, where nobody
+from outside can come, to whom backends would answer past the proxy.
 
 Source: spec/mesh.md section 2; spec/datapath.md section 2 (marks).
 """
@@ -41,6 +42,7 @@ _KNOWN_FILTERS: Final = {
 """HTTP filters that mean something without a configuration. Envoy itself no longer guesses it from the name."""
 _TLS_INSPECTOR: Final = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
 _ORIGINAL_DST: Final = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst"
+_KEEP_ALL: Final = "envoy.extensions.filters.listener.original_src.v3.OriginalSrc"
 _SOCKET_OPTION: Final = "envoy.config.core.v3.SocketOption"
 _ORIGINAL_SRC: Final = "envoy.extensions.filters.http.original_src.v3.OriginalSrc"
 
@@ -82,10 +84,11 @@ class Place:
     """AccessLog messages that make flows of requests to backends, one for each try."""
 
 
-def complete(listener: Any, place: Place, *, keeps_source: bool = True) -> None:
+def complete(listener: Any, place: Place, *, keeps_source: bool = True, from_outside: bool = True) -> None:
     """Fill in what users leave out.
 
     keeps_source  whether clients that are pods of this node are themselves towards backends.
+    from_outside  whether clients may come that are neither pods of this node nor the node itself.
     """
     if not listener.HasField("address"):
         port = place.port(listener.name)
@@ -103,7 +106,10 @@ def complete(listener: Any, place: Place, *, keeps_source: bool = True) -> None:
             _change_connection_manager(one, lambda manager: _complete_connection_manager(manager, place))
     _inspect_tls(listener)
     if place.pod_ranges and keeps_source:
-        _split(listener, place)
+        keeps_all = not from_outside and not all(map(_speaks_http, chains))
+        if keeps_all:
+            listener.listener_filters.append(_kept_addresses(port_of(listener)))
+        _split(listener, place, keeps_all)
     if place.gate is not None:
         for chain in chains:
             _guard(chain, place.gate)
@@ -196,27 +202,42 @@ def _inspect_tls(listener: Any) -> None:
         added.typed_config.Pack(messages.new(_TLS_INSPECTOR))
 
 
-def _split(listener: Any, place: Place) -> None:
-    """For each chain that speaks HTTP one more, for this node's pods."""
+def _speaks_http(chain: Any) -> bool:
+    return any(one.typed_config.type_url == messages.URL + messages.HCM for one in chain.filters)
+
+
+def _kept_addresses(port: int) -> Any:
+    """Everybody's address but of those who have come to the listener's own port: a process of the node has that from
+    its socket, and the address of the loopback device, to which no backend could answer."""
+    return messages.new(
+        "envoy.config.listener.v3.ListenerFilter",
+        name="envoy.filters.listener.original_src",
+        typed_config={"@type": messages.URL + _KEEP_ALL, "mark": MARK_UPSTREAM},
+        filter_disabled={"destination_port_range": {"start": port, "end": port + 1}},
+    )
+
+
+def _split(listener: Any, place: Place, keeps_all: bool) -> None:
+    """For each chain one more, for this node's pods, if it keeps their addresses: `keeps_all`, or it speaks HTTP."""
     for chain in list(listener.filter_chains):
         match = chain.filter_chain_match
         wanted = [_network(one) for one in match.source_prefix_ranges] or None
         local = _common(place.pod_ranges, wanted)
-        if local and _in_pods_name(listener, chain, local):
+        if local and _in_pods_name(listener, chain, local, keeps_all):
             rest = [one for one in wanted or () if not any(_covers(pods, one) for pods in place.pod_ranges)]
             others = rest if wanted else [ip_network("0.0.0.0/0"), ip_network("::/0")]
             others += _common([ip_network(one) for one in place.own], wanted)
             del match.source_prefix_ranges[:]
             _add_ranges(match, others)
     if listener.HasField("default_filter_chain"):
-        _in_pods_name(listener, listener.default_filter_chain, place.pod_ranges)
+        _in_pods_name(listener, listener.default_filter_chain, place.pod_ranges, keeps_all)
 
 
-def _in_pods_name(listener: Any, chain: Any, local: Iterable[Network]) -> bool:
+def _in_pods_name(listener: Any, chain: Any, local: Iterable[Network], keeps_all: bool) -> bool:
     twin = type(chain)()
     twin.CopyFrom(chain)
     changed = [_change_connection_manager(one, _keep_address) for one in twin.filters]
-    if not any(changed):
+    if not any(changed) and not keeps_all:
         return False
     if twin.name:
         twin.name += "-pods"

@@ -99,18 +99,36 @@ class _Work:
         names = Names(config.namespace, config.name)
         own: list[Any] = []
         for raw in config.spec.resources:
-            message = messages.parse(raw)
+            message: Any = messages.parse(raw)
             written = _name(message)
             naming.complete(message, names, self._place.source)
             kind = message.DESCRIPTOR.full_name
             if kind == messages.LISTENER:
-                listeners.complete(message, self._place, keeps_source=config.keeps_source)
+                outside = message.HasField("address") or self._may_come_from_outside(
+                    config, written, self._place.port(message.name)
+                )
+                listeners.complete(message, self._place, keeps_source=config.keeps_source, from_outside=outside)
                 own.append(message)
             elif kind == messages.CLUSTER:
                 clusters.complete(message, written, self._place)
             self._put(config.key, kind, message)
         self._redirect(config, names, own)
         self._learn_backends(config)
+
+    def _may_come_from_outside(self, config: EnvoyConfig, listener: str, port: int) -> bool:
+        """Whether one of the services that go to the listener at `port` is reached by others than pods and nodes.
+
+        A service with just that port is one whose clients cannot be told from the node's own processes.
+        """
+        sent = [one for one in config.spec.services if one.listener in ("", listener)]
+        services = [self._services.get((config.namespace_of(one), one.name)) for one in sent]
+        return any(
+            one is None
+            or one.spec.type != "ClusterIP"
+            or bool(one.spec.external_ips)
+            or port in {each.port for each in one.spec.ports}
+            for one in services
+        )
 
     def _put(self, owner: Key, kind: str, message: Any) -> None:
         name = _name(message)

@@ -118,6 +118,36 @@ def test_pods_of_the_node_keep_their_address_and_others_get_the_ingress_address(
     assert [one.int_value for one in bind.socket_options] == [MARK_UPSTREAM, 1]
 
 
+@pytest.mark.parametrize(
+    ("change", "keeps"),
+    [
+        ("spec:", True),
+        ("spec:\n  type: NodePort", False),
+        ("spec:\n  externalIPs: [192.0.2.1]", False),
+    ],
+)
+def test_where_no_http_is_spoken_pods_keep_their_address_unless_others_come_too(change: str, keeps: bool) -> None:
+    pod, service = echo("echo").split("---")
+    listener = LISTENER.format(name="l", cluster="cilium-test/echo")
+    text = f"{pod}---{service.replace('spec:', change)}"
+    done = translated(text, config("a", f"  services: [{{name: echo}}]\n  resources:{listener}"))
+    [found] = done.resources.listeners
+    kept = [one for one in found.listener_filters if one.name == "envoy.filters.listener.original_src"]
+    assert len(kept) == keeps
+    assert len(found.filter_chains) == 1 + keeps
+    if keeps:
+        assert messages.unpacked(kept[0].typed_config).mark == MARK_UPSTREAM
+        own = kept[0].filter_disabled.destination_port_range
+        assert (own.start, own.end) == (10000, 10001), "the node's own processes come to the listener itself"
+
+
+def test_a_service_whose_port_is_that_of_the_listener_keeps_no_address() -> None:
+    listener = LISTENER.format(name="l", cluster="cilium-test/echo")
+    text = echo("echo").replace("port: 81", "port: 10000")
+    done = translated(text, config("a", f"  services: [{{name: echo}}]\n  resources:{listener}"))
+    assert len(done.resources.listeners[0].filter_chains) == 1
+
+
 def test_a_header_cannot_choose_the_source_address() -> None:
     done = translated(echo("echo-same-node", "echo-other-node"), SEED.read_text())
     assert all(one.use_remote_address.value for one in managers(done.resources.listeners[0]))
@@ -252,7 +282,7 @@ OWN_FILTERS = """
             "      connect_timeout: 5s\n",
             OWN_FILTERS,
             "resources[2]: typed_extension_protocol_options: envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-            ".http_filters: Envoy would ask them in place of the filter by which policy judges",
+            ".http_filters: Envoy would ask them in place of the filter by which policy judges the",
         ),
         ("services:", "service:", "spec: unknown field 'service'"),
     ],
