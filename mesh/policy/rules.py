@@ -76,7 +76,7 @@ class Ports:
     name: str = ""
     """Instead of a number: what pods call the port."""
     parser: str = ""
-    """Which proxy has to judge further: http, dns, tls, or a listener's full name; empty: none."""
+    """Which proxy has to judge further: http, dns or tls; empty: none."""
     priority: int = 0
     """Of that proxy's listener, 1 is strongest; 0: it has none."""
     l7: tuple[L7Match, ...] = ()

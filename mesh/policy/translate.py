@@ -27,7 +27,7 @@ from mesh.policy.documents.cilium import (
 from mesh.policy.documents.fields import EndpointSelector, Network
 from mesh.policy.documents.kinds import PolicyDocument
 from mesh.policy.documents.kubernetes import IpBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort
-from mesh.policy.documents.layer7 import DnsRule, HttpRule, L7Rules, Listener
+from mesh.policy.documents.layer7 import DnsRule, HttpRule, L7Rules
 from mesh.policy.documents.peers import API_SERVER, CidrRule, ServicePeer
 from mesh.policy.documents.ports import IcmpRule, PortDenyRule, PortProtocol, PortRule
 from mesh.policy.peers import ANY_SOURCE, FQDN_SOURCE, CidrPeer, EntityPeer, LabelPeer, NodePeer, Peer, Term
@@ -54,7 +54,7 @@ from mesh.resources.services import Service
 
 NAMESPACE: Final = identities.NAMESPACE_LABEL
 ORIGIN: Final = "k8s:io.cilium.k8s.policy."
-LISTENER_PRIORITIES: Final = {"http": 101, "tls": 116, "dns": 121, "listener": 126}
+LISTENER_PRIORITIES: Final = {"http": 101, "tls": 116, "dns": 121}
 """Of each proxy's own listeners (spec/datapath.md, section 11)."""
 
 _Element = IngressRule | IngressDenyRule | EgressRule | EgressDenyRule
@@ -228,20 +228,10 @@ class _Reader:
         kind = rule.rules.kind if rule.rules else ""
         if rule.rules is not None and kind:
             return Ports(parser=kind, priority=LISTENER_PRIORITIES[kind], l7=_matches_of(rule.rules))
-        if rule.listener is not None:
-            # Users count from 1 to 100, stronger than all of ours.
-            name = self._listener(rule.listener)
-            return Ports(parser=name, priority=rule.listener.priority or LISTENER_PRIORITIES["listener"])
         if rule.server_names:
             names = tuple(sorted({ServerName(name.lower()) for name in rule.server_names}))
             return Ports(parser="tls", priority=LISTENER_PRIORITIES["tls"], l7=names)
         return ALL_PORTS
-
-    def _listener(self, listener: Listener) -> str:
-        """The full name of an Envoy listener: namespace, CiliumEnvoyConfig and its own name."""
-        clusterwide = listener.envoy_config.get("kind") == "CiliumClusterwideEnvoyConfig"
-        namespace = "" if clusterwide else self.document.namespace
-        return f"{namespace}/{listener.envoy_config.get('name', '')}/{listener.name}"
 
 
 def _matches_of(rules: L7Rules) -> tuple[L7Match, ...]:

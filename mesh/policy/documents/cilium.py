@@ -77,8 +77,6 @@ class IngressRule(_Ingress):
         for at, one in enumerate(self.to_ports or ()):
             if one.rules and one.rules.kind == "dns":
                 raise ValueError(f"toPorts[{at}].rules: dns rules are for egress")
-            if one.listener is not None:
-                raise ValueError(f"toPorts[{at}].listener: for egress only")
         return self
 
 
@@ -147,9 +145,8 @@ class PolicyBody(Model):
                 kind = one.rules.kind if one.rules else ""
                 if kind and (kind != "dns" or element.startswith("ingress")):
                     raise ValueError(f"{element}.toPorts[{at}].rules: for nodes, dns rules for egress only")
-                for member, given in (("serverNames", one.server_names), ("listener", one.listener)):
-                    if given:
-                        raise ValueError(f"{element}.toPorts[{at}].{member}: not for nodes")
+                if one.server_names:
+                    raise ValueError(f"{element}.toPorts[{at}].serverNames: not for nodes")
         return self
 
 

@@ -1,6 +1,6 @@
 """Rules about requests, which a proxy judges: HTTP and DNS.
 
-In:        `rules` and `listener` of an entry of `toPorts`; `toFQDNs`.
+In:        `rules` of an entry of `toPorts`; `toFQDNs`.
 Out:       frozen models; regular expressions that Envoy would refuse are refused here, and so are rules of protocols
            that no proxy here reads.
 Elsewhere: mesh/policy/view.py hands them to the proxies.
@@ -96,9 +96,3 @@ class L7Rules(Model):
         if self.http is not None and self.dns is not None:
             raise ValueError("rules of one kind only: http or dns")
         return self
-
-
-class Listener(Model):
-    envoy_config: dict[str, str]
-    name: str
-    priority: Annotated[int, Field(ge=1, le=100)] | None = None

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from mesh.policy.documents.layer7 import L7Rules, Listener
+from mesh.policy.documents.layer7 import L7Rules
 from mesh.resources.base import Model
 
 MAX_PORTS: Final = 40
@@ -85,18 +85,30 @@ class PortProtocol(Model):
         return int(text or 0) if text.isdigit() or not text else None
 
 
+_NO_PROXY: Final = {
+    **dict.fromkeys(
+        ("terminatingTLS", "originatingTLS"),
+        "no proxy here opens TLS for a policy; serverNames judges it by its name",
+    ),
+    "listener": (
+        "policies send nothing to listeners of CiliumEnvoyConfigs here, so the port would be closed;"
+        " name the service in the CiliumEnvoyConfig"
+    ),
+}
+"""Cilium knows these fields; why they are refused here."""
+
+
 class PortRule(Model):
     ports: Annotated[tuple[PortProtocol, ...], Field(max_length=MAX_PORTS)] = ()
     rules: L7Rules | None = None
-    listener: Listener | None = None
     server_names: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
-    def _leaves_tls_closed(cls, data: Any) -> Any:
-        for name in ("terminatingTLS", "originatingTLS"):
+    def _asks_for_a_proxy_that_is_there(cls, data: Any) -> Any:
+        for name, reason in _NO_PROXY.items():
             if isinstance(data, dict) and data.get(name) is not None:
-                raise ValueError(f"{name}: no proxy here opens TLS for a policy; serverNames judges it by its name")
+                raise ValueError(f"{name}: {reason}")
         return data
 
     @model_validator(mode="after")
@@ -104,8 +116,6 @@ class PortRule(Model):
         kind = self.rules.kind if self.rules else ""
         if not kind:
             return self
-        if self.listener is not None:
-            raise ValueError("listener: not together with rules")
         if self.server_names:
             raise ValueError("serverNames: not together with rules, which cannot read what TLS hides")
         if any(one.number == 0 for one in self.ports) or not self.ports:

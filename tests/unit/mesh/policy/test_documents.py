@@ -213,6 +213,11 @@ spec:
             "spec.egress[0].toPorts[0].rules: l7proto: no proxy here reads other protocols than HTTP and DNS",
         ),
         (
+            "{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], "
+            "listener: {envoyConfig: {kind: CiliumEnvoyConfig, name: a}, name: b}}]}]}",
+            "spec.egress[0].toPorts[0]: listener: policies send nothing to listeners of CiliumEnvoyConfigs here",
+        ),
+        (
             "{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: '443', protocol: TCP}], "
             "terminatingTLS: {secret: {name: s}}}]}]}",
             "spec.egress[0].toPorts[0]: terminatingTLS: no proxy here opens TLS for a policy; serverNames",

@@ -187,15 +187,9 @@ def test_dns_rules_hold_for_both_protocols_that_carry_questions() -> None:
     assert found[0].l7 == (DnsMatch("", "*.example"), DnsMatch("one.example", ""))
 
 
-def test_server_names_and_listeners_say_which_proxy() -> None:
+def test_server_names_say_which_proxy() -> None:
     (tls,) = ports_of({"ports": [{"port": "443", "protocol": "TCP"}], "serverNames": ["B.example", "a.example"]})
     assert (tls.parser, tls.l7) == ("tls", (ServerName("a.example"), ServerName("b.example")))
-    reference = {"envoyConfig": {"kind": "CiliumEnvoyConfig", "name": "cfg"}, "name": "in"}
-    (own,) = ports_of({"ports": [{"port": "80", "protocol": "TCP"}], "listener": reference})
-    assert own.parser == "one/cfg/in"
-    reference = {"envoyConfig": {"kind": "CiliumClusterwideEnvoyConfig", "name": "cfg"}, "name": "in"}
-    (wide,) = ports_of({"ports": [{"port": "80", "protocol": "TCP"}], "listener": reference})
-    assert wide.parser == "/cfg/in"
 
 
 def test_identities_are_found_by_the_prefixes_of_the_ipcache() -> None:
