@@ -4,13 +4,15 @@
  * one lookup and nothing more. The backend of a connection stays the same while it exists: the entry with CT_SERVICE
  * remembers it. New connections get one by a number that stands for them, by the client's affinity, or (from outside,
  * if the service says so) by a Maglev table. So a connection whose entry had to give way in a full map finds its
- * backend again, if the service still has the same ones.
+ * backend again, if the service still has the same ones. And a connection that a proxy took, which stood for the service
+ * then, is the proxy's until it ends.
  */
 #include "backends.h"
 #include "events.h"
 #include "forward.h"
 #include "hash.h"
 #include "nat.h"
+#include "proxy.h"
 #include "reject.h"
 #include "services.h"
 
@@ -63,12 +65,6 @@ new_backend(const struct packet *pkt, const struct lb_service *service, __u8 sco
 	return id;
 }
 
-/* An opening packet may be given to another backend; all others belong to a connection that has one. */
-static __always_inline bool opens(const struct packet *pkt)
-{
-	return (pkt->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
-}
-
 static __always_inline void keep_choice(struct ct_entry *entry, const struct packet *pkt, __u32 now)
 {
 	if (pkt->tcp_flags & (TCP_FIN | TCP_RST))
@@ -79,10 +75,15 @@ static __always_inline void keep_choice(struct ct_entry *entry, const struct pac
 		ct_renew(entry, pkt, now);
 }
 
-/* The backend of this packet's connection; chosen now if there is none, or it is gone. Returns 0 or -DROP_*. */
+#define OF_A_PROXY	1	/* as an answer: perhaps a proxy has this connection */
+#define ANEW		(1U << 31)	/* beside enum caller, as five parameters are all that a function can have */
+
+/* The backend of this packet's connection; chosen now if there is none, or it is gone. Returns 0 or -DROP_*; unless
+ * `anew`, OF_A_PROXY about a connection that exists and was given none.
+ */
 static __always_inline int
 choose(struct packet *pkt, void *map, const void *key, const struct lb_service *service, __u8 scope,
-       enum caller caller, struct choice *choice)
+       enum caller caller, bool anew, struct choice *choice)
 {
 	struct ct_entry *entry = bpf_map_lookup_elem(map, key), first = {};
 	__u32 now = now_s(), id;
@@ -94,6 +95,8 @@ choose(struct packet *pkt, void *map, const void *key, const struct lb_service *
 		id = entry->rx_bytes;
 		keep_choice(entry, pkt, now);
 	} else {
+		if (!anew && pkt->protocol == IPPROTO_TCP && !opens(pkt))
+			return OF_A_PROXY;
 		id = new_backend(pkt, service, scope, caller);
 		if (!id || !find_backend(id, pkt->family, choice))
 			return DROP(pkt, DROP_NO_BACKEND, 0);
@@ -109,7 +112,7 @@ choose(struct packet *pkt, void *map, const void *key, const struct lb_service *
 	return 0;
 }
 
-/* Not static, as parse_packet(). Returns 0 or -DROP_*. */
+/* Not static, as parse_packet(). Returns as choose(). */
 __noinline int choose_backend(struct packet *pkt, const struct lb_service *service, __u32 scope, __u32 caller,
 			      struct choice *choice)
 {
@@ -119,12 +122,12 @@ __noinline int choose_backend(struct packet *pkt, const struct lb_service *servi
 		struct ct4_key key = { .daddr = pkt->daddr.ip4, .saddr = pkt->saddr.ip4, .dport = pkt->dport,
 				       .sport = pkt->sport, .protocol = pkt->protocol, .flags = CT_SERVICE };
 
-		return choose(pkt, ct_map(pkt->family, pkt->protocol), &key, service, scope, caller, choice);
+		return choose(pkt, ct_map(pkt->family, pkt->protocol), &key, service, scope, caller & ~ANEW, caller & ANEW, choice);
 	} else {
 		struct ct6_key key = { .daddr = pkt->daddr, .saddr = pkt->saddr, .dport = pkt->dport,
 				       .sport = pkt->sport, .protocol = pkt->protocol, .flags = CT_SERVICE };
 
-		return choose(pkt, ct_map(pkt->family, pkt->protocol), &key, service, scope, caller, choice);
+		return choose(pkt, ct_map(pkt->family, pkt->protocol), &key, service, scope, caller & ~ANEW, caller & ANEW, choice);
 	}
 }
 
@@ -149,7 +152,7 @@ __noinline int track_for_node(struct __sk_buff *skb, struct packet *pkt, __u32 h
 	return ct_create(skb, pkt, CT_EGRESS, IDENTITY_UNKNOWN, handling);
 }
 
-/* Fills how the connection is to be handled. Returns 0 or -DROP_*. */
+/* Fills how the connection is to be handled. Returns 0 or -DROP_*, or OF_A_PROXY when one has it. */
 static __always_inline int translate(struct __sk_buff *skb, struct packet *pkt, enum caller caller, __u32 *handling)
 {
 	const struct lb_service *service;
@@ -169,6 +172,11 @@ static __always_inline int translate(struct __sk_buff *skb, struct packet *pkt, 
 	if (!service)
 		return DROP(pkt, DROP_NO_BACKEND, 0);
 	ret = choose_backend(pkt, service, scope, caller, &choice);
+	if (ret == OF_A_PROXY) {
+		if (has_proxy_socket(skb, pkt))
+			return ret;
+		ret = choose_backend(pkt, service, scope, caller | ANEW, &choice);
+	}
 	if (ret)
 		return ret;
 	*handling = service->rev_nat_index_be << CT_REV_NAT_SHIFT;
@@ -201,12 +209,40 @@ static __always_inline int reject(struct __sk_buff *skb, struct packet *pkt, enu
 	return answer_host(skb, config);
 }
 
+/* The proxy that stood for the service when the connection began has it still. Returns TC_ACT_* or -DROP_*. */
+static __always_inline int
+stay_with_proxy(struct __sk_buff *skb, struct packet *pkt, enum caller caller, const struct drop *client)
+{
+	const struct node_config *config = node_config();
+	struct trace trace = {
+		.reason = CT_ESTABLISHED,
+		.monitor = MONITOR_DEFAULT,
+		.source = client->source,
+		.src_identity = client->src_identity,
+	};
+	struct ct_state ct = {};
+	int ret;
+
+	if (!config)
+		return DROP(pkt, DROP_NO_CONFIG, 0);
+	if (caller != CALLER_HOST) {
+		ret = ct_lookup(skb, pkt, caller == CALLER_CONTAINER ? CT_EGRESS : CT_INGRESS, config, &ct);
+		if (ret)
+			return ret;
+		trace.monitor = ct.monitor;
+	}
+	if (caller != CALLER_CONTAINER)
+		trace.source = config->host_endpoint_id;
+	return redirect_to_proxy(skb, pkt, config, caller == CALLER_HOST ? AT_EGRESS : AT_INGRESS, &trace);
+}
+
 SEC("tc")
 int service(struct __sk_buff *skb)
 {
 	struct packet pkt = { .family = packet_family(skb) };
+	__u32 caller = skb->cb[SERVICE_CALLER], asker = skb->cb[SERVICE_SRC_IDENTITY];
 	struct drop drop = { .direction = METRIC_EGRESS };
-	__u32 caller = skb->cb[SERVICE_CALLER], ifindex = skb->ifindex, handling = 0;
+	__u32 ifindex = skb->ifindex, handling = 0;
 	const struct interface_info *own;
 	int ret;
 
@@ -222,7 +258,13 @@ int service(struct __sk_buff *skb)
 	if (own) {
 		drop.source = own->endpoint_id;
 		drop.src_identity = own->identity;
+	} else if (caller != CALLER_CONTAINER) {
+		drop.src_identity = asker;
 	}
+	if (ret == OF_A_PROXY)
+		ret = stay_with_proxy(skb, &pkt, caller, &drop);
+	if (ret >= 0)
+		return ret;
 	drop_packet(skb, &pkt, ret, &drop);
 	return ret == -DROP_NO_BACKEND ? reject(skb, &pkt, caller) : TC_ACT_SHOT;
 }

@@ -210,7 +210,7 @@ static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, con
 		return DROP(pkt, DROP_ENCAPSULATION_PROHIBITED, 0);
 	service = find_service(pkt);
 	if (service) {
-		leg.proxy_port_be = service_proxy_port(service);
+		leg.proxy_port_be = packet_proxy_port(pkt, service);
 		if (!leg.proxy_port_be)
 			return translate_service(skb, pkt, CALLER_CONTAINER);
 	}

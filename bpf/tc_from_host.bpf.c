@@ -70,7 +70,7 @@ static __always_inline int handle(struct __sk_buff *skb, struct packet *pkt, con
 static __always_inline int to_service(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
 				      const struct lb_service *service, __u32 src_identity)
 {
-	__be16 proxy_port_be = service_proxy_port(service);
+	__be16 proxy_port_be = packet_proxy_port(pkt, service);
 
 	if (!proxy_port_be) {
 		skb->cb[SERVICE_SRC_IDENTITY] = src_identity;

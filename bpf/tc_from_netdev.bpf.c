@@ -56,7 +56,7 @@ static __always_inline int to_load_balancer(struct __sk_buff *skb, struct packet
 static __always_inline int to_service(struct __sk_buff *skb, struct packet *pkt, const struct node_config *config,
 				      const struct lb_service *service, struct drop *drop)
 {
-	__be16 proxy_port_be = service_proxy_port(service);
+	__be16 proxy_port_be = packet_proxy_port(pkt, service);
 	int ret = service_admits(pkt, service);
 
 	if (ret)

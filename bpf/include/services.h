@@ -2,6 +2,9 @@
  *
  * The first packet of a connection chooses; an entry of connection tracking with CT_SERVICE keeps the choice. What is
  * translated on the way there is translated back by the index that the connection's own entry remembers.
+ *
+ * A proxy may begin to stand for a service, and cease to, while connections exist. Those that have a backend keep it,
+ * and those that the proxy has taken stay with its sockets (tail_service.bpf.c): only opening packets go the new way.
  */
 #ifndef FLOWSCOPE_SERVICES_H
 #define FLOWSCOPE_SERVICES_H
@@ -68,10 +71,57 @@ static __always_inline bool is_service_address(const struct packet *pkt)
 	return service_slot(pkt, 0, 0, SCOPE_EXTERNAL, 0);
 }
 
+/* An opening packet may be given to another backend; all others belong to a connection that has one. */
+static __always_inline bool opens(const struct packet *pkt)
+{
+	return (pkt->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* Has the packet's connection been given a backend? One that only now opens has not, whatever its ports were used for
+ * before; but an opening packet that is repeated goes where it went.
+ */
+static __always_inline bool keeps_backend(void *map, const void *key, const struct packet *pkt)
+{
+	const struct ct_entry *entry = bpf_map_lookup_elem(map, key);
+
+	if (!entry || entry->lifetime_s < now_s())
+		return false;
+	if (!opens(pkt) || !(entry->flags & (CT_ENTRY_SEEN_NON_SYN | CT_ENTRY_CLOSING)))
+		return true;
+	bpf_map_delete_elem(map, key);
+	return false;
+}
+
+/* Not static, as parse_packet(). */
+__noinline int has_backend(struct packet *pkt)
+{
+	if (!pkt || pkt->protocol != IPPROTO_TCP)
+		return false;
+	if (pkt->family == FAMILY_IPV4) {
+		struct ct4_key key = { .daddr = pkt->daddr.ip4, .saddr = pkt->saddr.ip4, .dport = pkt->dport,
+				       .sport = pkt->sport, .protocol = pkt->protocol, .flags = CT_SERVICE };
+
+		return keeps_backend(ct_map(pkt->family, IPPROTO_TCP), &key, pkt);
+	} else {
+		struct ct6_key key = { .daddr = pkt->daddr, .saddr = pkt->saddr, .dport = pkt->dport,
+				       .sport = pkt->sport, .protocol = pkt->protocol, .flags = CT_SERVICE };
+
+		return keeps_backend(ct_map(pkt->family, IPPROTO_TCP), &key, pkt);
+	}
+}
+
 /* Port of the proxy that stands for the service, as on the wire; 0: backends are chosen here. */
 static __always_inline __be16 service_proxy_port(const struct lb_service *service)
 {
 	return service->flags2 & SERVICE2_L7 ? service->target : 0;
+}
+
+/* The same for a packet: it may belong to a connection that began before a proxy stood for the service. */
+static __always_inline __be16 packet_proxy_port(struct packet *pkt, const struct lb_service *service)
+{
+	__be16 port = service_proxy_port(service);
+
+	return port && !has_backend(pkt) ? port : 0;
 }
 
 /* May this client outside use the service? Returns 0 or -DROP_*. */

@@ -5,17 +5,19 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address, ip_network
+from threading import Thread
 
 import pytest
 
 from bpf.datapath import Aggregation, IpcacheEntry
 from bpf.policies import EndpointPolicy, PolicyEntry
-from bpf.services import Frontend, FrontendKind, ServiceFrontend
+from bpf.services import Backend, Frontend, FrontendKind, ServiceFrontend
 from tests.support.kernel_events import KernelEvent
 from tests.support.policynet import connects
-from tests.support.proxies import EGRESS, INGRESS, L7LB, TcpProxy, family_of, udp_proxy
-from tests.support.testnet import Cluster, Pod, ip
+from tests.support.proxies import EGRESS, INGRESS, L7LB, TcpProxy, family_of, transparent_socket, udp_proxy
+from tests.support.testnet import Cluster, Pod, inside, ip
 from tests.support.traffic import exchange, open_socket
 
 pytestmark = pytest.mark.kernel
@@ -453,3 +455,106 @@ def test_a_client_outside_asks_the_load_balancer_and_backends_see_the_ingress_ad
         node.datapath.set_host_addresses([node.address, node.router, node.router6])
         for one in (node, cluster.away):
             one.datapath.delete_ipcache(ip_network(ingress))
+
+
+@pytest.mark.parametrize(("client", "version"), [("pod", "ipv4"), ("pod", "ipv6"), ("outside", "ipv4")])
+def test_connections_go_on_when_a_load_balancer_comes_and_when_it_goes(
+    cluster: Cluster, client: str, version: str
+) -> None:
+    outside, service, address = cluster.net.name, SERVICE[version], getattr(cluster.server, version)
+    if client == "outside":
+        ip("addr replace 172.18.0.254/16 dev br0", f"route replace {service} via 172.18.0.1", netns=outside)
+    netns = cluster.client.netns if client == "pod" else outside
+    serve_as(cluster, address, 0)
+    with echoing(cluster.server.netns, version) as straight, echoing(cluster.near.netns, version, PROXY) as balanced:
+        early = open_from(netns, service, 40001)
+        assert repeats(early, straight)
+        serve_as(cluster, address, PROXY)
+        late = open_from(netns, service, 40002)
+        assert repeats(late, balanced), "new connections are the load balancer's"
+        assert repeats(early, straight), "those that there are keep their backend"
+        early.close()
+        # What the ports were used for before does not count.
+        again = open_from(netns, service, 40001)
+        assert repeats(again, balanced)
+        serve_as(cluster, address, 0)
+        newest = open_from(netns, service, 40003)
+        assert repeats(newest, straight), "new connections get a backend"
+        assert repeats(late, balanced), "those that there are stay with the load balancer"
+        assert repeats(again, balanced)
+        for one in (late, again, newest):
+            one.close()
+    assert not [event for event in cluster.log.collect() if event.what.startswith("drop")]
+
+
+def serve_as(cluster: Cluster, address: str, l7_port: int) -> None:
+    """One service for the server; with a port, a load balancer stands for it."""
+    version = "ipv6" if ":" in address else "ipv4"
+    frontend = Frontend(address=ip_address(SERVICE[version]), port=SERVICE_PORT, protocol=TCP)
+    backends = (Backend(address=ip_address(address), port=8080),)
+    kind = FrontendKind.LOAD_BALANCER
+    one = ServiceFrontend(frontend=frontend, backends=backends, kind=kind, l7_port=l7_port)
+    cluster.near.datapath.sync_services([one])
+
+
+@contextmanager
+def echoing(netns: str, version: str, proxy_port: int = 0) -> Iterator[bytes]:
+    """A server that says what it is told and its name, which this returns; as a pod, or as a proxy of the node."""
+    name = b" balanced" if proxy_port else b" straight"
+    if proxy_port:
+        family = socket.AF_INET6 if version == "ipv6" else socket.AF_INET
+        loopback = "::1" if version == "ipv6" else "127.0.0.1"
+        listener = transparent_socket(netns, family, socket.SOCK_STREAM, EGRESS, (loopback, proxy_port))
+        listener.listen()
+    else:
+        listener = open_socket(netns, socket.SOCK_STREAM, "::" if version == "ipv6" else "0.0.0.0", 8080)
+
+    def echo(connection: socket.socket) -> None:
+        # Clients end with a reset, to have their ports again at once.
+        with connection, suppress(ConnectionResetError):
+            while said := connection.recv(4096):
+                connection.sendall(said + name)
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            Thread(target=echo, args=(connection,), daemon=True).start()
+
+    listener.settimeout(None)
+    thread = Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield name
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+
+
+def open_from(netns: str, service: str, port: int) -> socket.socket:
+    """A connection from a port that may have been used just now."""
+
+    def make() -> socket.socket:
+        made = socket.socket(socket.AF_INET6 if ":" in service else socket.AF_INET)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        made.settimeout(5)
+        made.bind(("::" if ":" in service else "0.0.0.0", port))
+        made.connect((service, SERVICE_PORT))
+        return made
+
+    return inside(netns, make)
+
+
+def repeats(sock: socket.socket, name: bytes) -> bool:
+    """Whether a server called `name` answers on this connection."""
+    sock.sendall(b"hello")
+    heard = b""
+    while len(heard) < len(b"hello" + name):
+        if not (more := sock.recv(4096)):
+            break
+        heard += more
+    return heard == b"hello" + name
