@@ -221,10 +221,14 @@ class Agent:
             log.info("synchronised on request")
 
     async def retry(self) -> None:
-        """Try again what the kernel refused, such as a pod whose device is only just being made or removed."""
+        """Try again what the kernel refused, such as a pod whose device is being made; end what has had its time."""
         while True:
             await asyncio.sleep(RETRY_S)
-            if self._attachments.refused or (self.configs is not None and self.configs.waiting):
+            if (
+                self._attachments.refused
+                or (self.configs is not None and self.configs.waiting)
+                or (self.envoy is not None and self.envoy.is_due)
+            ):
                 await self.synchronise(self._store.changes(0).revision)
             elif self.envoy is not None and self.envoy.problems:
                 async with self._round:

@@ -54,6 +54,11 @@ class Admin:
         stats = await self._json(f"/stats?format=json&filter={pattern}")
         return {one["name"]: one["value"] for one in stats.get("stats", ()) if isinstance(one.get("value"), int)}
 
+    async def warming(self) -> int:
+        """How many clusters cannot be used yet. Raises: AdminError."""
+        found = await self.counters("^cluster_manager.warming_clusters$")
+        return sum(found.values())
+
     async def listening(self) -> frozenset[str]:
         """Names of listeners. Raises: AdminError."""
         found = await self._json("/listeners?format=json")

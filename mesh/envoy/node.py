@@ -3,14 +3,16 @@
 In:        what policies allow, and where identities are; resources of CiliumEnvoyConfigs.
 Out:       an Envoy that does so, once `update` returns; what it refused; the ports where it listens.
 Elsewhere: process.py runs it, files.py and listeners.py make what it reads, carrier.py carries its records.
+
+Nothing is sent to what is not there yet: clusters come before the routes that lead to them, and go after them
+(retiring.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +26,7 @@ from mesh.envoy.headers import changing_filter
 from mesh.envoy.listeners import DIRECTIONS, Direction
 from mesh.envoy.matching import Changes, NodeView, relevant, tree
 from mesh.envoy.process import EnvoyProcess
+from mesh.envoy.retiring import Extra, Retiring
 from mesh.records import Records
 from service.failure import Failure
 
@@ -37,17 +40,6 @@ FIRST_POLL_S: Final = 0.005
 LONGEST_POLL_S: Final = 0.1
 
 log = structlog.get_logger(component="envoy")
-
-
-@dataclass(frozen=True, slots=True)
-class Extra:
-    """Resources of users, as plain data; by full name."""
-
-    listeners: Mapping[str, Tree] = field(default_factory=dict)
-    clusters: Mapping[str, Tree] = field(default_factory=dict)
-    routes: Mapping[str, Tree] = field(default_factory=dict)
-    endpoints: Mapping[str, Tree] = field(default_factory=dict)
-    secrets: Mapping[str, Tree] = field(default_factory=dict)
 
 
 _OWN_FILES: Final = {"routes": files.ROUTE, "endpoints": files.ENDPOINTS, "secrets": files.SECRET}
@@ -73,6 +65,9 @@ class EnvoyNode:
         self.problems: tuple[str, ...] = ()
         """What Envoy does not accept, in its own words. It goes on with what it had."""
         self._extra = Extra()
+        self._retiring = Retiring()
+        self._heard: list[str] = []
+        """Complaints that `update` has not told yet."""
         self._views: dict[Direction, NodeView] = {}
         """What Envoy's files say."""
         self._node = node
@@ -90,6 +85,8 @@ class EnvoyNode:
         }
         self._gate: tuple[NodeView, frozenset[gate.Backend]] | None = None
         """What the filters of load balancers are made from."""
+        self._known: frozenset[gate.Backend] = frozenset()
+        """Backends of clusters."""
         self._in_use: frozenset[str] = frozenset()
         """Those that a listener has; Envoy reads no other."""
 
@@ -101,6 +98,7 @@ class EnvoyNode:
             # Before anything is known nothing is allowed; an agent that comes back leaves what is there.
             self._write_policies(NodeView())
             self._write_gate(NodeView(), Extra())
+            self._write_clusters(Extra())
             self._write_resources(Extra())
         await self.process.start(bootstrap(self._node, self.folder, self._files))
 
@@ -127,22 +125,29 @@ class EnvoyNode:
 
         Without `extra`, resources of users stay as they are.
         """
-        self._extra = extra = self._extra if extra is None else extra
+        self._extra = self._extra if extra is None else extra
+        extra = self._retiring.with_leaving(self._extra)
         before = dict(self._files.versions)
         try:
-            self._write_own(extra)
-            self._write_policies(view)
+            had = self._in_use
             self._write_gate(view, extra)
+            self._write_own(extra, "endpoints", "secrets")
+            self._write_clusters(extra)
+            if before.get(CLUSTERS) != self._files.versions[CLUSTERS]:
+                await self._clusters_ready({CLUSTERS, *(had & self._in_use)})
+            self._write_own(extra, "routes")
+            self._write_policies(view)
             self._write_resources(extra)
         except Failure as failure:
             log.warning("Envoy keeps what it has", reason=str(failure))
             self.problems = (str(failure),)
             return False
         same = before == self._files.versions
-        if same and not self.problems:
-            return True
         # What was refused and is the same is not waited for again.
-        return await self._settled(0.0 if same else SETTLE_S)
+        done = (same and not self.problems) or await self._settled(0.0 if same else SETTLE_S)
+        if done:
+            self._retiring.taken = self._extra
+        return done
 
     def _write_policies(self, view: NodeView) -> None:
         for direction in DIRECTIONS:
@@ -160,7 +165,10 @@ class EnvoyNode:
     def _write_gate(self, view: NodeView, extra: Extra) -> None:
         """What load balancers let in and out; made from nothing else than what is compared here."""
         everything = [*extra.endpoints.values(), *extra.clusters.values()]
-        told = NodeView({}, view.prefixes, view.ingress, view.pods), frozenset(gate.known_backends(everything))
+        known = frozenset(gate.known_backends(everything))
+        # One that has just gone may have been chosen already.
+        told = NodeView({}, view.prefixes, view.ingress, view.pods), known | self._known
+        self._known = known
         if told != self._gate:
             for name, config in gate.filters(*told).items():
                 self._extension(name, config)
@@ -170,14 +178,16 @@ class EnvoyNode:
     def _extension(self, name: str, config: Tree) -> None:
         self._files.write(name, files.EXTENSION, [{"name": name, "typed_config": config}])
 
-    def _write_own(self, extra: Extra) -> None:
-        for kind, message in _OWN_FILES.items():
+    def _write_own(self, extra: Extra, *kinds: str) -> None:
+        for kind in kinds:
             for name, resource in getattr(extra, kind).items():
-                self._files.write(files.safe_name(kind, name), message, [resource])
+                self._files.write(files.safe_name(kind, name), _OWN_FILES[kind], [resource])
 
-    def _write_resources(self, extra: Extra) -> None:
+    def _write_clusters(self, extra: Extra) -> None:
         clusters = [*map(listeners.cluster, DIRECTIONS), *extra.clusters.values()]
         self._files.write(CLUSTERS, files.CLUSTER, clusters)
+
+    def _write_resources(self, extra: Extra) -> None:
         own = [self._listener(parser, direction) for direction in DIRECTIONS for parser in PARSERS]
         self._files.write(LISTENERS, files.LISTENER, [*own, *extra.listeners.values()])
         kept = [files.safe_name(kind, name) for kind in _OWN_FILES for name in getattr(extra, kind)]
@@ -197,6 +207,25 @@ class EnvoyNode:
             return False
         return all(listeners.filter_name(parser, direction) in found for direction in DIRECTIONS for parser in PARSERS)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether `update` would take away what nothing needs any more."""
+        return self._retiring.is_due
+
+    async def _clusters_ready(self, names: Set[str]) -> None:
+        """Until these files are taken and clusters can be used, or Envoy has said what it refuses."""
+        deadline = time.monotonic() + SETTLE_S
+        pause_s = FIRST_POLL_S
+        while not self._heard and time.monotonic() < deadline:
+            await asyncio.sleep(pause_s)
+            try:
+                if not names & await self._waiting() and not await self.process.admin.warming():
+                    return
+            except AdminError:
+                return
+            self._heard += self.process.complaints()
+            pause_s = min(pause_s * 2, LONGEST_POLL_S)
+
     async def look_again(self) -> None:
         """Whether it has taken meanwhile what it had not."""
         await self._settled(0.0)
@@ -205,7 +234,7 @@ class EnvoyNode:
         """Wait until Envoy has taken the files, or has said what it does not take."""
         deadline = time.monotonic() + within_s
         pause_s = FIRST_POLL_S
-        complaints: list[str] = []
+        complaints, self._heard = self._heard, []
         while True:
             await asyncio.sleep(pause_s)
             waiting = await self._waiting()

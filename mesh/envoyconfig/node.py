@@ -19,7 +19,8 @@ from mesh import ipam
 from mesh.cluster import Cluster
 from mesh.envoy import records
 from mesh.envoy.admin import AdminError
-from mesh.envoy.node import EnvoyNode, Extra
+from mesh.envoy.node import EnvoyNode
+from mesh.envoy.retiring import Extra
 from mesh.envoyconfig import messages
 from mesh.envoyconfig.admission import Admission
 from mesh.envoyconfig.guarding import ACCESS_LOG, discovered, gate_of

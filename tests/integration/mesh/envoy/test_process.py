@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from mesh.envoy import module
-from mesh.envoy.node import PARSERS, Extra
+from mesh.envoy.node import PARSERS
 from mesh.envoy.process import shortened
+from mesh.envoy.retiring import Extra
 from service.failure import Failure
 from tests.integration.mesh.envoy.test_requests import GET_ROOT, http, policy
 from tests.support.policynet import PolicyNet
