@@ -168,7 +168,11 @@ class Agent:
         self._round = asyncio.Lock()
         self._cgroup = 0
         self._services = NodeServices(
-            datapath, node, config.load_balancer_algorithm, open_cluster_ips=config.external_cluster_ip
+            datapath,
+            node,
+            config.load_balancer_algorithm,
+            open_cluster_ips=config.external_cluster_ip,
+            loopback=config.socket_lb,
         )
         self._endpoints: Mapping[int, Endpoint] = {}
         self._written: Mapping[int, EndpointPolicy] = {}

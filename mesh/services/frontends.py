@@ -7,7 +7,7 @@ Elsewhere: bpf/service_maps.py writes them into maps; mesh/backends.py says who 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Final
@@ -21,6 +21,7 @@ from mesh.resources.cluster import Node
 from mesh.resources.services import Service, ServicePort
 from mesh.services.kinds import IpAddress
 
+LOOPBACK: Final = ("127.0.0.1", "::1")
 ALGORITHM: Final = "service.cilium.io/lb-algorithm"
 """Annotation of a service: random or maglev."""
 ALGORITHMS: Final = ("random", "maglev")
@@ -47,18 +48,22 @@ def frontends(
     redirects: Redirects | None = None,
     others: Sequence[Node] = (),
     cluster_kind: FrontendKind = FrontendKind.CLUSTER_IP,
+    loopback: bool = False,
 ) -> tuple[list[Named], list[str]]:
     """Frontends of all services on `node`, and what is wrong: of two that want the same address, the first has it.
 
     others        the other nodes: what clients of this node send to their node ports is translated here, at its source.
     cluster_kind  OPEN_CLUSTER_IP: clients outside may use cluster addresses, too.
+    loopback      node ports are at the loopback addresses, too: sockets of the node are led from there to backends.
     """
     found: dict[Frontend, Named] = {}
     problems = []
     for service in services:
         if service.headless or service.spec.type == "ExternalName":
             continue
-        for one in _Maker(service, directory.of(service), node, algorithm, redirects or {}, others, cluster_kind).all():
+        for one in _Maker(
+            service, directory.of(service), node, algorithm, redirects or {}, others, cluster_kind, loopback
+        ).all():
             other = found.setdefault(one.entry.frontend, one)
             if other.service.key != service.key:
                 where = one.entry.frontend
@@ -78,6 +83,7 @@ class _Maker:
     redirects: Redirects
     others: Sequence[Node]
     cluster_kind: FrontendKind
+    loopback: bool
 
     def all(self) -> Iterator[Named]:
         spec = self.service.spec
@@ -86,9 +92,10 @@ class _Maker:
             addresses += [(FrontendKind.EXTERNAL_IP, one, port.port) for one in spec.external_ips]
             addresses += [(FrontendKind.LOAD_BALANCER, one, port.port) for one in self.service.balancer_ips]
             if port.node_port and spec.type in ("NodePort", "LoadBalancer"):
-                addresses += [(FrontendKind.NODE_PORT, one, port.node_port) for one in self._ips(self.node)]
+                own = [*self._ips(self.node.ips), *(self._ips(LOOPBACK) if self.loopback else ())]
+                addresses += [(FrontendKind.NODE_PORT, one, port.node_port) for one in own]
                 for node in self.others:
-                    for text in self._ips(node):
+                    for text in self._ips(node.ips):
                         yield Named(self.service, port.protocol, self._elsewhere(ip_address(text), port, node))
             for kind, text, number in addresses:
                 if text:
@@ -96,8 +103,8 @@ class _Maker:
                     for entry in self._entries(kind, address, number, port):
                         yield Named(self.service, port.protocol, entry)
 
-    def _ips(self, node: Node) -> list[str]:
-        return [one for one in node.ips if ip_address(one).version in self.service.families]
+    def _ips(self, addresses: Iterable[str]) -> list[str]:
+        return [one for one in addresses if ip_address(one).version in self.service.families]
 
     def _elsewhere(self, address: IpAddress, port: ServicePort, node: Node) -> ServiceFrontend:
         """A node port of another node: with a Local policy its backends are those of that node."""

@@ -38,6 +38,8 @@ class NodeServices:
     algorithm: str = ALGORITHMS[0]
     open_cluster_ips: bool = False
     """Clients outside may use cluster addresses."""
+    loopback: bool = False
+    """Sockets of the node are led to backends, also from node ports at its loopback addresses."""
     _problems: frozenset[str] = frozenset()
     _written: list[Named] = field(default_factory=list)
     _failure: str = ""
@@ -57,6 +59,7 @@ class NodeServices:
             redirects,
             others,
             FrontendKind.OPEN_CLUSTER_IP if self.open_cluster_ips else FrontendKind.CLUSTER_IP,
+            self.loopback,
         )
         for problem in sorted(set(problems) - self._problems):
             log.warning("two services want one address", reason=problem)

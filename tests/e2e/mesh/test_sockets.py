@@ -27,9 +27,7 @@ def test_a_process_of_a_node_is_led_to_a_pod_and_flows_tell(lab: Lab) -> None:
         store.close()
     assert isinstance(service, Service)
     node = lab.node("control-plane")
-    url = f"http://{service.spec.cluster_ip}:8080/"
-    asked = lab.lab("exec", "--node", node, "--", "curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", url)
-    assert asked.stdout == "200", asked.stderr
+    assert answer(lab, node, f"http://{service.spec.cluster_ip}:8080/") == "200"
     deadline = time.monotonic() + WAIT_S
     lines: list[str] = []
     while len(lines) < 2 and time.monotonic() < deadline:
@@ -41,3 +39,10 @@ def test_a_process_of_a_node_is_led_to_a_pod_and_flows_tell(lab: Lab) -> None:
     assert lines[0].endswith("pre-xlate-fwd TRACED (TCP)")
     assert "(host) <> cilium-test/echo-other-node-" in lines[1]
     assert lines[1].endswith("post-xlate-fwd TRANSLATED (TCP)")
+    assert answer(lab, node, f"http://127.0.0.1:{service.spec.ports[0].node_port}/") == "200", "as kube-proxy has it"
+
+
+def answer(lab: Lab, node: str, url: str) -> str:
+    """Status that a process of the node gets."""
+    curl = ("curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", url)
+    return lab.lab("exec", "--node", node, "--", *curl).stdout

@@ -64,6 +64,17 @@ def test_a_cluster_address_is_open_to_clients_outside_where_that_is_wanted() -> 
     assert [(one.entry.kind, one.entry.local_only) for one in entries] == [(FrontendKind.OPEN_CLUSTER_IP, True)]
 
 
+def test_node_ports_are_at_loopback_addresses_where_sockets_are_led() -> None:
+    ports = [{"port": 80, "targetPort": 8080, "nodePort": 30080}]
+    state = settled([HERE, web("a", "kind-worker0"), service(type="NodePort", ports=ports)])
+    services = [one for one in state if isinstance(one, Service)]
+    plain, led = (
+        {str(one.entry.frontend.address) for one in frontends(services, Directory(state), HERE, loopback=loopback)[0]}
+        for loopback in (False, True)
+    )
+    assert led - plain == {"127.0.0.1"}
+
+
 def test_a_balancer_is_reached_by_all_its_addresses_and_at_every_address_of_the_node() -> None:
     entries = found(
         service(
