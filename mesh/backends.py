@@ -33,6 +33,8 @@ class Backend:
     """Whether it answers."""
     terminating: bool = False
     """It is about to go: connections that it has go on, new ones go elsewhere."""
+    other: str = ""
+    """The same pod's address in the other family; empty when it has none, or nobody knows."""
 
     @property
     def ready(self) -> bool:
@@ -78,6 +80,11 @@ class Directory:
         """Those that new connections may go to."""
         return [one for one in self.of(service) if one.ready]
 
+    def open(self, service: Service) -> list[Backend]:
+        """Those that a proxy may choose: ready ones; while there is none, those that still answer before they go."""
+        found = self.of(service)
+        return [one for one in found if one.ready] or [one for one in found if one.serving]
+
     def _of_pods(self, service: Service) -> Iterator[Backend]:
         selected = service.spec.selector.items()
         if not selected:
@@ -90,7 +97,8 @@ class Directory:
                 if serving or terminating:
                     ports, hostname = _ports(service, pod), _hostname(pod, service)
                     for address in pod.ips:
-                        yield Backend(address, hostname, ports, pod.spec.node_name, serving, terminating)
+                        other = next((one for one in pod.ips if one != address), "")
+                        yield Backend(address, hostname, ports, pod.spec.node_name, serving, terminating, other)
 
 
 def _of_slice(service: Service, part: EndpointSlice) -> Iterator[Backend]:

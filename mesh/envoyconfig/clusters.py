@@ -124,22 +124,30 @@ class Endpoints:
         targets = self._targets(service_name)
         if targets:
             locality = found.endpoints.add()
-            for address, port in targets:
-                socket = locality.lb_endpoints.add().endpoint.address.socket_address
-                socket.address, socket.port_value = address, port
+            for address, port, other in targets:
+                endpoint = locality.lb_endpoints.add().endpoint
+                sockets = [endpoint.address.socket_address]
+                if other:
+                    # In a pod's name a connection has the pod's family. Envoy tries the next address when the first one
+                    # is of another.
+                    sockets.append(endpoint.additional_addresses.add().address.socket_address)
+                for socket, one in zip(sockets, (address, other), strict=False):
+                    socket.address, socket.port_value = one, port
         return found
 
-    def _targets(self, name: ServiceName) -> list[tuple[str, int]]:
+    def _targets(self, name: ServiceName) -> list[tuple[str, int, str]]:
+        """Addresses and ports; with the address in the other family, where the service is reached by both."""
         service = self._services.get((name.namespace, name.name))
         if service is None:
             return []
+        both = len(service.families) > 1
         found = {
-            (backend.address, target)
-            for backend in self._directory.ready(service)
+            (backend.address, target, backend.other if both else "")
+            for backend in self._directory.open(service)
             for port, target in backend.ports
             if port.protocol == "TCP" and _is(port, name.port)
         }
-        # One family only: a connection in a pod's name has the pod's family, whatever the backend's is.
+        # One family only, so that each pod is one endpoint.
         first = [one for one in found if is_ipv4(one[0])] or list(found)
         return sorted(first)
 

@@ -24,7 +24,7 @@ metadata:
   name: balanced
   namespace: cilium-test
   annotations: {%s}
-spec: {selector: {kind: echo}, ports: [{port: 8080}]}
+spec: {selector: {kind: echo}, ports: [{port: 8080}], ipFamilyPolicy: PreferDualStack}
 """
 ASK = f"""
 import http.client
@@ -79,5 +79,8 @@ def test_requests_of_one_connection_go_to_all_backends_in_turn(service: Lab) -> 
 
     eventually(lambda: backends().total() == REQUESTS, WAIT_S)
     assert backends() == {"echo-same": REQUESTS // 2, "echo-other": REQUESTS // 2}
+    for family in ("-4", "-6"):
+        curl = ("curl", family, "-s", "-m", "20", "-o", "/dev/null", "-w", "%{http_code}", "balanced:8080")
+        assert service.exec("client2", *curl).stdout == "200", family
     apply(service, "service.cilium.io/lb-l7: disabled")
     eventually(lambda: "envoy" not in {server for _, _, server in ask(service)}, WAIT_S)

@@ -180,6 +180,46 @@ def test_endpoints_go_by_the_name_of_the_cluster(name: str, ports: list[int]) ->
     assert bool(done.problems) == name.endswith("/other")
 
 
+@pytest.mark.parametrize(("policy", "others"), [("PreferDualStack", 1), ("SingleStack", 0)])
+def test_a_pod_is_one_endpoint_with_an_address_for_each_family_of_the_service(policy: str, others: int) -> None:
+    text = echo("echo").replace("spec:\n", f"spec:\n  ipFamilyPolicy: {policy}\n")
+    done = translated(text, config("a", "  backendServices: [{name: echo, number: ['80']}]"))
+    [assignment] = done.resources.endpoints
+    [endpoint] = [one.endpoint for one in assignment.endpoints[0].lb_endpoints]
+    assert ip_address(endpoint.address.socket_address.address).version == 4
+    found = [one.address.socket_address for one in endpoint.additional_addresses]
+    assert [(ip_address(one.address).version, one.port_value) for one in found] == [(6, 8080)] * others
+
+
+SLICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: echo, namespace: cilium-test}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: echo-1, namespace: cilium-test, labels: {kubernetes.io/service-name: echo}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints:
+"""
+READY = "- {addresses: [192.0.2.1]}\n"
+GOING = "- {addresses: [192.0.2.2], conditions: {ready: false, serving: true, terminating: true}}\n"
+SILENT = "- {addresses: [192.0.2.3], conditions: {ready: false, serving: false, terminating: true}}\n"
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "asked"),
+    [(READY + GOING, ["192.0.2.1"]), (GOING + SILENT, ["192.0.2.2"]), (SILENT, [])],
+)
+def test_backends_that_are_about_to_go_are_asked_while_there_are_no_others(endpoints: str, asked: list[str]) -> None:
+    done = translated(SLICE + endpoints, config("a", "  backendServices: [{name: echo}]"))
+    [assignment] = done.resources.endpoints
+    found = [one.endpoint.address.socket_address for part in assignment.endpoints for one in part.lb_endpoints]
+    assert [one.address for one in found] == asked
+
+
 def test_a_namespaced_resource_redirects_services_of_its_own_namespace_only() -> None:
     spec = "  services: [{name: echo, namespace: other, ports: [81, 80]}]\n  resources:\n"
     done = translated(echo("echo"), config("c", spec + LISTENER.format(name="l", cluster="mine")))
