@@ -24,7 +24,7 @@ from model.text.times import parse_rfc3339
 from observer.batches import part
 
 HOLD_NS: Final = 50_000_000
-"""How long everything waits: Envoy's 20 ms, the kernel's 20 ms, and the load of a busy machine."""
+"""How long everything waits: 20 ms for Envoy's records, the kernel's 20 ms, and the load of a busy machine."""
 KEEP_NS: Final = 2_000_000_000
 """Events wait for so long after the last packet that went to a proxy."""
 CREDIBLE_NS: Final = 10_000_000_000

@@ -1,6 +1,6 @@
 """What the node's own Envoy tells of requests and responses: lines of fields, many at once, into rows.
 
-In:        lines as mesh/envoy/records.py has Envoy write them: the fields of FIELDS, SEPARATOR between two.
+In:        lines as mesh/envoy/module/records.c writes them: the fields of FIELDS, SEPARATOR between two.
 Out:       `Lines`, columns of such a batch; their rows, which say what accesslog.py says of the same in JSON.
 Elsewhere: accesslog.py reads the records that any proxy may send; decoder.py owns both.
 

@@ -202,7 +202,7 @@ def test_while_an_envoy_takes_over_from_another_one_both_are_heard(scene: Scene)
     assert len(scene.paths) == scene.sent
     assert len(list((scene.folder / "rings").glob("*.ring"))) == 2
     os.kill(int(old), signal.SIGKILL)
-    eventually(lambda: len(list((scene.folder / "rings").glob("*.ring"))) == 1)
+    eventually(lambda: len(list((scene.folder / "rings").glob("*.ring"))) == 1, timeout_s=20)
 
 
 def test_what_a_dead_envoy_has_told_is_heard(scene: Scene) -> None:
