@@ -107,7 +107,7 @@ class Carrier:
             return
         for ring in self._rings.values():
             ring.sleep()
-        # What came before that rings no bell. What comes between the two steps of a processor waits for a tick.
+        # What came before that rings no bell. What comes in the same nanoseconds waits for what follows, or for a tick.
         if self._pass_on():
             self._wake()
 

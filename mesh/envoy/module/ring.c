@@ -97,8 +97,8 @@ void ring_put(struct ring *ring, const char *record, size_t size)
 	memcpy(ring->data + at, record, first);
 	memcpy(ring->data, record + first, size - first);
 	atomic_store_explicit(&head->written, written + size, memory_order_release);
-	/* Either the reader sees this record before it sleeps, or we see that it does. */
-	atomic_thread_fence(memory_order_seq_cst);
+	/* Without a fence, a record in the very moment in which the reader falls asleep waits for the next one, or for the
+	 * reader's tick; with one, each record waits here until all of it has left the processor, 150 ns. */
 	if (atomic_load_explicit(&head->waiting, memory_order_relaxed))
 		ring_wake(ring);
 }
