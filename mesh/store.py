@@ -120,6 +120,8 @@ class SqliteStore:
         self._clock = clock
         self._loaded: dict[Key, tuple[int, Resource]] = {}
         self._bell = folder / "bell"
+        self.accepted = folder / "accepted"
+        """Where those who use the store remember what Envoy has accepted (mesh/envoyconfig/verdicts.py)."""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._bell.touch(mode=0o600)

@@ -71,7 +71,7 @@ def apply(
     Raises: Failure; nothing changed then.
     """
     known = store.find()
-    documents = read_documents(paths, known, namespace, checks)
+    documents = read_documents(paths, known, namespace, checks, None if dry_run else store.accepted)
     resources = [one.resource for one in documents]
     outcomes = merge(known, resources)[1] if dry_run else store.apply(resources)
     for resource, outcome in zip(resources, outcomes, strict=True):

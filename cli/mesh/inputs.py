@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -61,13 +62,19 @@ def read_text(path: str) -> str:
 
 
 def read_documents(
-    paths: Iterable[str], known: Sequence[Resource], namespace: str | None = None, checks: Sequence[Check] = ()
+    paths: Iterable[str],
+    known: Sequence[Resource],
+    namespace: str | None = None,
+    checks: Sequence[Check] = (),
+    accepted: Path | None = None,
 ) -> list[Document]:
     """All resources of some files, checked: each by itself, then whether its namespace is known or among them.
 
     namespace  for resources that name none; those that name another are refused. None: default, and any will do.
+    accepted   folder where it is remembered what Envoy has accepted; None: it is asked about everything.
     Raises:    Failure that names all mistakes.
     """
+    every: list[Check] = [*checks, partial(_ask_envoy, accepted)]
     documents: list[Document] = []
     problems: list[str] = []
     for where, manifest in _manifests(paths, problems):
@@ -78,7 +85,7 @@ def read_documents(
                     f"{where} ({resource.key}): metadata.namespace: is {resource.namespace!r},"
                     f" but --namespace says {namespace!r}"
                 )
-            for check in (*checks, _ask_envoy):
+            for check in every:
                 check(resource, where)
             documents.append(Document(where, resource))
         except InvalidResource as error:
@@ -94,13 +101,13 @@ def read_documents(
     return documents
 
 
-def _ask_envoy(resource: Resource, where: str) -> None:
+def _ask_envoy(accepted: Path | None, resource: Resource, where: str) -> None:
     """Raises: InvalidResource when the resource is for Envoy, and Envoy would refuse it."""
     if resource.kind in ENVOY_KINDS:
         # Brings Envoy's messages and what translates them, a quarter of all that `apply` could load.
-        from mesh.envoyconfig import validation
+        from mesh.envoyconfig import validation, verdicts
 
-        validation.check(resource, where)
+        validation.check(resource, where, verdicts.Verdicts(accepted).complaint if accepted else None)
 
 
 def _clashes(documents: Sequence[Document], known: Sequence[Resource]) -> Iterator[str]:

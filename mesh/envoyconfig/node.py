@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -21,11 +23,12 @@ from mesh.envoy import records
 from mesh.envoy.admin import AdminError
 from mesh.envoy.node import EnvoyNode
 from mesh.envoy.retiring import Extra
-from mesh.envoyconfig import messages
+from mesh.envoyconfig import messages, validation
 from mesh.envoyconfig.admission import Admission
 from mesh.envoyconfig.guarding import ACCESS_LOG, discovered, gate_of
 from mesh.envoyconfig.listeners import Place
 from mesh.envoyconfig.translate import Translation, translate
+from mesh.envoyconfig.verdicts import Verdicts
 from mesh.resources.base import Key
 from mesh.resources.cluster import Node
 from mesh.resources.services import Service
@@ -41,8 +44,13 @@ _OBSERVED_AT: Final = "egress"
 class NodeEnvoyConfigs:
     """The CiliumEnvoyConfigs of one node."""
 
-    def __init__(self, node: Node, envoy: EnvoyNode, port: Callable[[str, bool], int]) -> None:
-        """`port` says where the listener of a name and a direction (egress?) is."""
+    def __init__(
+        self, node: Node, envoy: EnvoyNode, port: Callable[[str, bool], int], accepted: Path | None = None
+    ) -> None:
+        """`port` says where the listener of a name and a direction (egress?) is.
+
+        accepted  folder of what Envoy has accepted, shared by this machine; None: one of this node's.
+        """
         self.waiting = False
         """Whether a listener that services are to go to does not listen yet."""
         self._node = node
@@ -60,7 +68,9 @@ class NodeEnvoyConfigs:
             downstream_logs=_logs(records.downstream_logs(_OBSERVED_AT, envoy.records_folder)),
             upstream_logs=_logs(records.upstream_logs(_OBSERVED_AT, envoy.records_folder)),
         )
-        self._admission = Admission(envoy.folder / "accepted.json", node)
+        verdicts = Verdicts(accepted or envoy.folder / "accepted")
+        ask = partial(validation.complaints_about, say=verdicts.complaint)
+        self._admission = Admission(envoy.folder / "accepted.json", node, ask)
         self._translation = Translation()
         self._problems: frozenset[str] = frozenset()
 

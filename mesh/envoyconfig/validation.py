@@ -2,7 +2,7 @@
 
 In:        EnvoyConfig resources that protobuf has taken.
 Out:       nothing, or Envoy's complaint.
-Elsewhere: messages.py has already checked names and types of fields.
+Elsewhere: messages.py has already checked names and types of fields; verdicts.py remembers what Envoy has accepted.
 
 `envoy --mode validate` reads one bootstrap in which everything stands that otherwise comes by discovery: routes inside
 listeners, endpoints inside clusters, secrets inside TLS contexts. It opens no socket.
@@ -14,7 +14,7 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,33 +27,35 @@ from mesh.resources.cluster import Node
 from mesh.resources.mistakes import InvalidResource
 from service.failure import Failure
 
+Say = Callable[[EnvoyResources], str]
 TIMEOUT_S: Final = 20.0
 MAX_LOOKS: Final = 20
 """Resources that are left out in turn to find the one that Envoy means; each look takes about 0.1 s."""
 
 
-def check(resource: Resource, where: str) -> None:
+def check(resource: Resource, where: str, say: Say | None = None) -> None:
     """Ask Envoy about the resource, if it holds any of Envoy's.
 
     where   file and document, for the message.
+    say     who knows Envoy's complaint; None: Envoy itself.
     Raises: InvalidResource with Envoy's complaint; Failure when Envoy cannot be run.
     """
-    if isinstance(resource, EnvoyConfig) and (text := complaint_about(resource)):
+    if isinstance(resource, EnvoyConfig) and (text := complaint_about(resource, say)):
         raise InvalidResource(f"{where} ({resource.key}): {text}")
 
 
-def complaints_about(configs: Sequence[EnvoyConfig]) -> dict[Key, str]:
+def complaints_about(configs: Sequence[EnvoyConfig], say: Say | None = None) -> dict[Key, str]:
     """Envoy's complaints about those that it would refuse; one look when there is none."""
     here = Node(api_version="v1", kind="Node", metadata=Metadata(name="anywhere"))
     everywhere = [changed(one, spec=changed(one.spec, node_selector=None)) for one in configs]
-    if not complaint(translate(everywhere, here, nowhere()).resources):
+    if not (say or complaint)(translate(everywhere, here, nowhere()).resources):
         return {}
-    return {one.key: text for one in configs if (text := complaint_about(one))}
+    return {one.key: text for one in configs if (text := complaint_about(one, say))}
 
 
-def complaint_about(config: EnvoyConfig) -> str:
+def complaint_about(config: EnvoyConfig, say: Say | None = None) -> str:
     """Envoy's complaint on one line, with the place in the resource; empty when it has none."""
-    text = _complaint(config, config.spec.resources)
+    text = _complaint(config, config.spec.resources, say)
     if not text:
         return ""
     # Listeners last: what is wrong with routes and secrets is wrong with the listener that they are put into.
@@ -68,19 +70,24 @@ def complaint_about(config: EnvoyConfig) -> str:
     return f"spec.resources: Envoy refuses them: {text}"
 
 
-def _complaint(config: EnvoyConfig, resources: tuple[dict[str, Any], ...]) -> str:
+def _complaint(config: EnvoyConfig, resources: tuple[dict[str, Any], ...], say: Say | None = None) -> str:
     """Of the resource if it had these `resources`. Node selector and services do not matter."""
     here = Node(api_version="v1", kind="Node", metadata=Metadata(name="anywhere"))
     alone = changed(config, spec=changed(config.spec, node_selector=None, resources=resources))
-    return complaint(translate([alone], here, nowhere()).resources)
+    return (say or complaint)(translate([alone], here, nowhere()).resources)
 
 
 def complaint(resources: EnvoyResources) -> str:
-    """What Envoy says about the messages; empty when it is content."""
+    """What Envoy says about the messages; empty when it is content. Raises: Failure."""
+    return complaint_about_text(json.dumps(bootstrap(resources)))
+
+
+def complaint_about_text(text: str) -> str:
+    """The same about a whole configuration as JSON."""
     with tempfile.TemporaryDirectory(prefix="flowscope-envoy-") as folder:
         path = Path(folder, "bootstrap.json")
-        path.write_text(json.dumps(bootstrap(resources)))
-        command = [str(_binary()), "--mode", "validate", "-c", str(path), "-l", "warning", "--concurrency", "1"]
+        path.write_text(text)
+        command = [str(binary()), "--mode", "validate", "-c", str(path), "-l", "warning", "--concurrency", "1"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, cwd=folder)
         except OSError as error:
@@ -108,7 +115,8 @@ def _said(output: str) -> str:
     return " ".join(_DEBUG.sub("", text).split())[:600] or "it gives no reason"
 
 
-def _binary() -> Path:
+def binary() -> Path:
+    """The Envoy that is asked."""
     import envoy
 
     return Path(next(iter(envoy.__path__)), "_bin", "envoy")
