@@ -25,6 +25,7 @@ from mesh.resources.cluster import Node
 from mesh.services.announcing import announced
 from mesh.services.frontends import ALGORITHMS, Named, Redirects, frontends
 from mesh.services.kinds import IpAddress
+from mesh.services.neighbours import tell_neighbours
 
 log: Final = structlog.get_logger(component="services")
 
@@ -91,6 +92,7 @@ class NodeServices:
         wanted = announced(cluster, self.node.name, devices)
         if wanted != self._announced:
             self.datapath.set_announced(wanted)
+            tell_neighbours(wanted - (self._announced or set()), devices)
             self._announced = wanted
             log.info("announcing", addresses=sorted(map(str, wanted)))
 
