@@ -156,6 +156,7 @@ class Datapath:
         host_endpoint_id: int | None = None,
         host_policy: bool | None = None,
         reject: bool | None = None,
+        tell_denied: bool | None = None,
         auth_renew_s: int | None = None,
         tunnel_mtu: int | None = None,
     ) -> None:
@@ -164,6 +165,7 @@ class Datapath:
         At first: medium, 5 s, all flags, no id, no host policy, reject.
         `host_policy`: the policy of the endpoint `host_endpoint_id` is about the node's own processes.
         `reject`: clients of a service without backends are told so, and do not wait in vain.
+        `tell_denied`: pods hear that a policy denies what they send (ICMP, administratively prohibited).
         `auth_renew_s`: records of authentication that are used are asked for again this long before they are over.
         `tunnel_mtu`: the largest packet that fits into the tunnel; who sends a larger one that must not be cut hears
         so. 0, as at first: nobody does, and what does not fit is cut outside, by whoever carries the tunnel.
@@ -177,7 +179,9 @@ class Datapath:
             auth_renew_s=auth_renew_s,
             tunnel_mtu=tunnel_mtu,
         )
-        settings.switch(host_policy=host_policy, no_reject=None if reject is None else not reject)
+        settings.switch(
+            host_policy=host_policy, no_reject=None if reject is None else not reject, tell_denied=tell_denied
+        )
 
     def attach_overlay(self, ifname: str) -> None:
         """Put the overlay programs on the vxlan device and send remote pods' traffic through it."""

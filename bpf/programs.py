@@ -29,6 +29,7 @@ PROGRAM_FILES: Final = {
     "reverse": "tail_service.bpf.o",
     "too_big": "tail_errors.bpf.o",
     "outside_error": "tail_errors.bpf.o",
+    "denied": "tail_errors.bpf.o",
     "host_arrival": "tail_host_policy.bpf.o",
     "host_departure": "tail_host_policy.bpf.o",
     "from_overlay": "tc_from_overlay.bpf.o",
@@ -50,7 +51,11 @@ CALLS: Final = {
     maps.CALL_HOST_DEPARTURE: "host_departure",
 }
 """Programs that others continue in (include/calls.h)."""
-ERROR_CALLS: Final = {maps.CALL_TOO_BIG: "too_big", maps.CALL_OUTSIDE_ERROR: "outside_error"}
+ERROR_CALLS: Final = {
+    maps.CALL_TOO_BIG: "too_big",
+    maps.CALL_OUTSIDE_ERROR: "outside_error",
+    maps.CALL_DENIED: "denied",
+}
 """The same, about what cannot be sent on."""
 MAP_NAMES: Final = (
     maps.EVENTS,

@@ -14,7 +14,11 @@ from bpf.encoding import record
 from bpf.handles import Map
 
 ZERO_KEY: Final = bytes(4)
-FLAGS: Final = {"host_policy": maps.NODE_HOST_POLICY, "no_reject": maps.NODE_NO_REJECT}
+FLAGS: Final = {
+    "host_policy": maps.NODE_HOST_POLICY,
+    "no_reject": maps.NODE_NO_REJECT,
+    "tell_denied": maps.NODE_TELL_DENIED,
+}
 
 
 class NodeSettings:

@@ -45,6 +45,22 @@ int too_big(struct __sk_buff *skb)
 	return return_to_sender(skb, config);
 }
 
+/* A packet that a policy denies is dropped already; its sender is told. */
+SEC("tc")
+int denied(struct __sk_buff *skb)
+{
+	const struct node_config *config = node_config();
+	struct packet pkt = { .family = packet_family(skb) }, error = { .family = pkt.family };
+	__be16 index_be = skb->cb[ERROR_SERVICE];
+	struct inner inner = {};
+
+	if (!config || parse_packet(skb, &pkt) || pkt.icmp_error || !make_error(skb, &pkt, ERROR_PROHIBITED) ||
+	    parse_packet(skb, &error) || !load_inner(skb, &error, &inner) ||
+	    translate_error_about(skb, &error, &inner, index_be))
+		return TC_ACT_SHOT;
+	return return_to_sender(skb, config);
+}
+
 /* The choice of the service's connection that an error is about, seen by the address which clients know. */
 static __always_inline bool find_answering(const struct packet *pkt, const struct inner *inner, struct choice *choice)
 {

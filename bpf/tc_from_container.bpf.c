@@ -255,7 +255,7 @@ int from_container(struct __sk_buff *skb)
 	if (config && own && pkt.family != FAMILY_NONE && config->aggregation < AGGREGATE_LOWEST)
 		tell_from_endpoint(skb, config, own, pkt.family);
 	ret = config ? handle(skb, &pkt, config, own, &drop.dst_identity) : DROP(&pkt, DROP_NO_CONFIG, 0);
-	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
+	return ret >= 0 ? ret : refuse(skb, &pkt, config, ret, &drop, 0);
 }
 
 /* What a load balancer of this node sends to a backend in a pod's name, tail call through cilium_egresscall_policy[the
@@ -303,7 +303,7 @@ int container_translated(struct __sk_buff *skb)
 	ret = parse_packet(skb, &pkt);
 	if (!ret)
 		ret = route(skb, &pkt, config, own, &leg, &drop.dst_identity);
-	return ret >= 0 ? ret : drop_packet(skb, &pkt, ret, &drop);
+	return ret >= 0 ? ret : refuse(skb, &pkt, config, ret, &drop, leg.handling >> CT_REV_NAT_SHIFT);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

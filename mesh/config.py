@@ -12,6 +12,7 @@ from service.settings import setting
 
 NO_BACKEND: Final = ("reject", "drop")
 CIDR_MATCH_MODES: Final = ("", "nodes")
+DENY_RESPONSES: Final = ("none", "icmp")
 LOCALHOST: Final = ("always", "policy")
 SHORTEST_PROOF_S: Final = 4
 LONGEST_PROOF_S: Final = 86400
@@ -32,6 +33,9 @@ class AgentConfig:
     enable_policy: str = setting("default", "which endpoints have to have a policy: default, always or never")
     policy_cidr_match_mode: str = setting(
         "", "nodes: rules about prefixes select other nodes, too, by their addresses; empty: they never do"
+    )
+    policy_deny_response: str = setting(
+        "none", "what pods hear when policies deny what they send: none, or icmp, that it is prohibited"
     )
     allow_localhost: str = setting(
         "always", "who lets a node talk to its own pods: always everybody, or policy, only policies"
@@ -70,6 +74,7 @@ def check(config: AgentConfig) -> None:
     for option, given, known in (
         ("enable-policy", config.enable_policy, MODES),
         ("policy-cidr-match-mode", config.policy_cidr_match_mode, CIDR_MATCH_MODES),
+        ("policy-deny-response", config.policy_deny_response, DENY_RESPONSES),
         ("allow-localhost", config.allow_localhost, LOCALHOST),
         ("load-balancer-algorithm", config.load_balancer_algorithm, ALGORITHMS),
         ("service-no-backend", config.service_no_backend, NO_BACKEND),

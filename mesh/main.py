@@ -29,7 +29,7 @@ from mesh import identities, ipam, knowledge
 from mesh.attachments import Attachments
 from mesh.auth.node import AuthSettings, NodeAuthentication
 from mesh.cluster import Cluster
-from mesh.config import LOCALHOST, NO_BACKEND, AgentConfig, check
+from mesh.config import DENY_RESPONSES, LOCALHOST, NO_BACKEND, AgentConfig, check
 from mesh.devices import HOST_DEVICE, OVERLAY_DEVICE, NodeDevices
 from mesh.dns.keeper import DnsNode, DnsSettings
 from mesh.dns.names import Address
@@ -198,6 +198,7 @@ class Agent:
             host_endpoint_id=knowledge.HOST_ENDPOINT_ID,
             host_policy=config.host_firewall,
             reject=config.service_no_backend == NO_BACKEND[0],
+            tell_denied=config.policy_deny_response == DENY_RESPONSES[1],
             tunnel_mtu=tunnel_mtu,
         )
         known = {prefix: one.identity for prefix, one in self._datapath.ipcache().items()}

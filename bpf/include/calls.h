@@ -25,6 +25,7 @@ enum error_scratch {
 	ERROR_SRC_IDENTITY,
 	ERROR_DST_IDENTITY,
 	ERROR_SOURCE,		/* endpoint that tells; 0: the node */
+	ERROR_SERVICE,		/* index of the service that was asked for; 0: none */
 };
 
 /* The jump to the program that translates answers for clients that are no endpoints here. */

@@ -25,11 +25,13 @@
 #define ICMP_UNREACHABLE	3
 #define ICMP_PORT_UNREACHABLE	3	/* code of it */
 #define ICMP_FRAGMENTATION_NEEDED	4	/* code of it */
+#define ICMP_PROHIBITED		13	/* code of it */
 #define ICMP_ECHO_REQUEST	8
 #define ICMP_TIME_EXCEEDED	11
 #define ICMP_PARAMETER		12
 #define ICMP6_ERROR_FIRST	1
 #define ICMP6_UNREACHABLE	1
+#define ICMP6_PROHIBITED	1	/* code of it */
 #define ICMP6_PORT_UNREACHABLE	4	/* code of it */
 #define ICMP6_PACKET_TOO_BIG	2
 #define ICMP6_ERROR_LAST	4
@@ -128,6 +130,7 @@ enum call {			/* index in cilium_calls */
 enum error_call {		/* index in flowscope_errors */
 	CALL_TOO_BIG,
 	CALL_OUTSIDE_ERROR,
+	CALL_DENIED,
 	ERROR_CALLS = 8,	/* some room: a pinned map keeps its size when the programs change */
 };
 

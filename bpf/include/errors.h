@@ -42,6 +42,20 @@ is_too_big_for_tunnel(struct __sk_buff *skb, const struct packet *pkt, const str
 		fragment & bpf_htons(IP4_DONT_FRAGMENT));
 }
 
+/* End what a pod sends, and if its policy is why and the node is to say so, say so. `service` is the index of the one
+ * that the pod has asked for. Returns TC_ACT_SHOT, or does not.
+ */
+static __always_inline int refuse(struct __sk_buff *skb, const struct packet *pkt, const struct node_config *config,
+				  int ret, const struct drop *drop, __u32 service)
+{
+	drop_packet(skb, pkt, ret, drop);
+	if (config && config->flags & NODE_TELL_DENIED && (ret == -DROP_POLICY_DENIED || ret == -DROP_POLICY_DENY)) {
+		skb->cb[ERROR_SERVICE] = service;
+		bpf_tail_call(skb, &flowscope_errors, CALL_DENIED);
+	}
+	return TC_ACT_SHOT;
+}
+
 /* Tell the sender. Returns only on failure. */
 static __always_inline int refuse_too_big(struct __sk_buff *skb, struct packet *pkt, __u16 source, __u32 src_identity,
 					  __u32 dst_identity)

@@ -33,6 +33,7 @@ _Static_assert(sizeof(struct node_config) == 64, "layout known to maps.py");
 
 #define NODE_NO_REJECT	1	/* clients of a service without backends hear nothing */
 #define NODE_HOST_POLICY	2	/* policies may be about the node: its connections are tracked */
+#define NODE_TELL_DENIED	4	/* pods hear that a policy denies what they send */
 
 enum aggregation {
 	AGGREGATE_NONE = 0,

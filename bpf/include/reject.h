@@ -85,12 +85,16 @@ static __always_inline bool can_quote(const struct packet *pkt)
 	       pkt->l4_offset == ETH_HLEN + ip_size;
 }
 
-/* Make the packet the answer to itself: that no more than `mtu` fits, or if that is 0, that nobody is there.
+#define ERROR_PROHIBITED	0xFFFFFFFF
+
+/* Make the packet the answer to itself: that no more than `mtu` fits; or if that is 0, that nobody is there; or
+ * ERROR_PROHIBITED, that it may not go there.
  * False: the packet is one that cannot be quoted, or none any more; it is of no use. Not static, as parse_packet().
  */
 __noinline int make_error(struct __sk_buff *skb, struct packet *pkt, __u32 mtu)
 {
-	struct icmp_error icmp = { .mtu = bpf_htonl(mtu) };
+	bool prohibited = mtu == ERROR_PROHIBITED;
+	struct icmp_error icmp = { .mtu = prohibited ? 0 : bpf_htonl(mtu) };
 	__u32 ip_size, quoted;
 	__u8 macs[2 * ETH_ALEN];
 	__s64 sum = 0;
@@ -105,12 +109,12 @@ __noinline int make_error(struct __sk_buff *skb, struct packet *pkt, __u32 mtu)
 	quoted = ip_size + (tcp ? TCP_QUOTE : UDP_QUOTE);
 	if (pkt->family == FAMILY_IPV4) {
 		icmp.type = ICMP_UNREACHABLE;
-		icmp.code = mtu ? ICMP_FRAGMENTATION_NEEDED : ICMP_PORT_UNREACHABLE;
+		icmp.code = prohibited ? ICMP_PROHIBITED : mtu ? ICMP_FRAGMENTATION_NEEDED : ICMP_PORT_UNREACHABLE;
 	} else {
 		__be32 pseudo[] = { bpf_htonl(ICMP_HEADER + quoted), bpf_htonl(IPPROTO_ICMPV6) };
 
-		icmp.type = mtu ? ICMP6_PACKET_TOO_BIG : ICMP6_UNREACHABLE;
-		icmp.code = mtu ? 0 : ICMP6_PORT_UNREACHABLE;
+		icmp.type = mtu && !prohibited ? ICMP6_PACKET_TOO_BIG : ICMP6_UNREACHABLE;
+		icmp.code = prohibited ? ICMP6_PROHIBITED : mtu ? 0 : ICMP6_PORT_UNREACHABLE;
 		sum = bpf_csum_diff(NULL, 0, pkt->saddr.ip6, sizeof(pkt->saddr), sum);
 		sum = bpf_csum_diff(NULL, 0, pkt->daddr.ip6, sizeof(pkt->daddr), sum);
 		sum = bpf_csum_diff(NULL, 0, pseudo, sizeof(pseudo), sum);

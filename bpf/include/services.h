@@ -231,21 +231,14 @@ static __always_inline __be16 inner_service(const struct packet *pkt, const stru
 	return entry ? entry->rev_nat_index_be : 0;
 }
 
-/* An ICMP error about a connection to a backend is about the service, to whoever opened it. Not static, as
- * parse_packet(). Returns 0 or -DROP_*.
- */
-__noinline int translate_error(struct __sk_buff *skb, struct packet *pkt)
+/* An ICMP error about a packet to a backend is about the service, to whoever sent it. Returns 0 or -DROP_*. */
+static __always_inline int
+translate_error_about(struct __sk_buff *skb, struct packet *pkt, const struct inner *inner, __be16 index_be)
 {
-	struct inner inner = {};
 	union addr address;
-	__be16 index_be, port;
+	__be16 port;
 	int ret;
 
-	if (!pkt)
-		return -DROP_INVALID_PACKET;
-	if (!load_inner(skb, pkt, &inner))
-		return 0;
-	index_be = inner_service(pkt, &inner);
 	if (!index_be || !reverse_nat(index_be, pkt->family, &address, &port))
 		return 0;
 	/* The backend itself complains, or a router on the way. */
@@ -254,7 +247,19 @@ __noinline int translate_error(struct __sk_buff *skb, struct packet *pkt)
 		if (ret)
 			return ret;
 	}
-	return rewrite_inner(skb, pkt, &inner, SIDE_DESTINATION, &address, port);
+	return rewrite_inner(skb, pkt, inner, SIDE_DESTINATION, &address, port);
+}
+
+/* The same for one that connection tracking knows. Not static, as parse_packet(). Returns 0 or -DROP_*. */
+__noinline int translate_error(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct inner inner = {};
+
+	if (!pkt)
+		return -DROP_INVALID_PACKET;
+	if (!load_inner(skb, pkt, &inner))
+		return 0;
+	return translate_error_about(skb, pkt, &inner, inner_service(pkt, &inner));
 }
 
 #endif

@@ -1,14 +1,17 @@
-"""Services without backends: clients hear at once that nobody is there, or nothing, as the node is told."""
+"""Services without backends, and denials: who asks hears so at once, or nothing, as the node is told."""
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_address
 
 import pytest
 
+from bpf.policies import EndpointPolicy
 from bpf.services import Frontend, FrontendKind, ServiceFrontend
+from tests.support.exchanges import service_at
 from tests.support.testnet import Cluster, ip, ping
 from tests.support.traffic import open_socket
 
@@ -85,3 +88,53 @@ def test_echo_to_the_address_of_a_service_is_dropped_and_told(cluster: Cluster, 
     assert not ping(cluster.client.netns, VIP[version], timeout_s=0.1)
     events = cluster.log.wait_for(lambda events: bool(events))
     assert [(event.what, event.source, event.dst) for event in events] == [("drop 158", 1017, VIP[version])]
+
+
+@pytest.fixture
+def closed_client(cluster: Cluster) -> Iterator[None]:
+    """A pod that may send nothing, on a node that says so."""
+    datapath, number = cluster.near.datapath, cluster.client.endpoint.endpoint_id
+    datapath.set_policy(number, EndpointPolicy((), False, True))
+    datapath.configure(tell_denied=True)
+    yield
+    datapath.configure(tell_denied=False)
+    datapath.set_policy(number, EndpointPolicy())
+
+
+@VERSIONS
+@pytest.mark.parametrize("way", ["pod of the node", "pod of another node", "world", "service"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("closed_client")
+def test_pod_hears_that_its_policy_denies_what_it_sends(
+    cluster: Cluster, version: str, way: str, kind: socket.SocketKind
+) -> None:
+    service = service_at(
+        VIP[version], version, cluster.server, kind=FrontendKind.CLUSTER_IP, port=80, protocol=KINDS[kind]
+    )
+    cluster.near.datapath.sync_services([service])
+    address = {
+        "pod of the node": getattr(cluster.server, version),
+        "pod of another node": getattr(cluster.far, version),
+        "world": {"ipv4": "198.51.100.9", "ipv6": "2001:db8:99::9"}[version],
+        "service": VIP[version],
+    }[way]
+    with open_socket(cluster.client.netns, kind, ANY[version]) as sock:
+        sock.settimeout(10)
+        with pytest.raises(OSError, match=r"route|denied") as heard:
+            ask(sock, address)
+    assert heard.value.errno in (errno.EHOSTUNREACH, errno.EACCES)
+    events = cluster.log.wait_for(lambda events: any(event.type == 1 for event in events))
+    assert {(event.what, event.source) for event in events if event.type == 1} == {("drop 133", 1017)}
+
+
+@VERSIONS
+def test_pod_hears_nothing_of_denials_where_the_node_is_not_told_to(cluster: Cluster, version: str) -> None:
+    datapath, number = cluster.near.datapath, cluster.client.endpoint.endpoint_id
+    datapath.set_policy(number, EndpointPolicy((), False, True))
+    try:
+        with open_socket(cluster.client.netns, socket.SOCK_DGRAM, ANY[version]) as sock:
+            sock.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                ask(sock, getattr(cluster.server, version))
+    finally:
+        datapath.set_policy(number, EndpointPolicy())
