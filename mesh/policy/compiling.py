@@ -107,6 +107,11 @@ class Compiler:
     """Numbers that pods of the cluster give a port's name, by name and protocol."""
     proxies: ProxyPorts
 
+    def traits(self, subject: Subject, rules: Iterable[Rule]) -> object:
+        """All that `compile` looks at of a subject: those with equal traits and the same rules have the same policy."""
+        named = any(ports.name for rule in rules for entry in rule.entries for ports in entry.ports)
+        return self._is_always_enforced(subject), subject.named_ports if named else None
+
     def compile(self, subject: Subject, rules: Sequence[Rule]) -> Compiled:
         """The policy of an endpoint that `rules` select. Raises: PolicyConflict."""
         if self.settings.mode == "never":

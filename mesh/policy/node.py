@@ -5,8 +5,8 @@ Out:       an Outcome: policies by endpoint id, prefixes for the ipcache, rules 
 Elsewhere: mesh/main.py writes it to the kernel, in the order that `Outcome` asks for.
 
 Done again is only what a change touches: documents that differ are translated, selectors look at identities that came
-or went, endpoints are compiled when their rules or what these stand for have changed. Endpoints with the same labels
-are compiled once.
+or went, endpoints are compiled when their rules or what these stand for have changed. Endpoints with the same rules
+are compiled once, unless names of ports mean different numbers to them.
 """
 
 from __future__ import annotations
@@ -239,6 +239,7 @@ class NodePolicies:
         compiler = Compiler(self.settings, self._selectors.numbers, self._cluster_ports, self.proxies)
         problems: list[Refusal] = []
         made: dict[Subject, _Made] = {}
+        alike: dict[object, _Made] = {}
         for subject in dict.fromkeys(subjects):
             meant = of_identity[subject.identity]
             named = any(_has_names(rules[at]) for at in meant)
@@ -251,6 +252,10 @@ class NodePolicies:
             if old is not None and old.signature == signature:
                 made[subject] = old
                 continue
+            kind = tuple(meant), compiler.traits(subject, [rules[at] for at in meant])
+            if (known := alike.get(kind)) is not None:
+                made[subject] = known
+                continue
             try:
                 compiled = _fitting(compiler.compile(subject, [rules[at] for at in meant]))
             except PolicyConflict as error:
@@ -260,7 +265,7 @@ class NodePolicies:
                 keeps_old = made[subject].compiled is not _NOBODY
                 problems.append(Refusal(documents, subject.identity, numbers, str(error), keeps_old))
             else:
-                made[subject] = _Made(signature, compiled, revision)
+                made[subject] = alike[kind] = _Made(signature, compiled, revision)
         self._made = made
         return problems
 

@@ -4,6 +4,7 @@ In:        two nodes with an agent each, 500 endpoints with devices of their own
 Out:       milliseconds from `apply` until every node enforces, for 1 rule and for 1,000; memory of an agent then.
            Of 1,000 HTTP rules for 500 endpoints of one node: milliseconds until they are compiled, and until an Envoy
            has taken them; what it is told, and what it weighs.
+           Processor time for each name that DNS tells, when all of 200 kinds of pods may ask for it.
 Elsewhere: what packets pay for policies is bench_datapath.py's.
 """
 
@@ -45,6 +46,9 @@ NODES = 2
 PODS = 250
 APPS = 50
 RULES = 1000
+KINDS_OF_PODS = 200
+OTHER_RULES = 50
+"""Of each pod that may ask for a name."""
 ROUNDS = 7
 PATIENCE_S = 120.0
 FIRST_IDENTITY = 1000
@@ -70,8 +74,39 @@ def run() -> dict[str, object]:
             "one_rule_enforced_everywhere_ms": round(statistics.median(one) * 1e3, 1),
             "1000_rules_enforced_everywhere_ms": round(statistics.median(many) * 1e3, 1),
             "agent_rss_mib": round(max(each.rss_mib() for each in agents), 1),
+            "learned_name_cpu_ms_200_kinds_of_pods": learned_names(),
             "1000_http_rules": asyncio.run(requests_judged(folder / "requests")),
         }
+
+
+def learned_names() -> float:
+    """Milliseconds of processor time in which an agent decides what follows when a name has one more address."""
+    resources: list[Resource] = [
+        CiliumIdentity(
+            api_version="cilium.io/v2",
+            kind="CiliumIdentity",
+            metadata=Metadata(name=str(FIRST_IDENTITY + number)),
+            security_labels={"k8s:app": f"app{number}", "k8s:io.kubernetes.pod.namespace": "default"},
+        )
+        for number in range(KINDS_OF_PODS)
+    ]
+    to_app = "toEndpoints: [{{matchLabels: {{app: app{0}}}}}], toPorts: [{{ports: [{{port: '{1}', protocol: TCP}}]}}]"
+    peers = [to_app.format(number, 8000 + number) for number in range(OTHER_RULES)]
+    peers.append("toFQDNs: [{matchPattern: '*.example.com'}], toPorts: [{ports: [{port: '443', protocol: TCP}]}]")
+    egress = ", ".join(f"{{{one}}}" for one in peers)
+    resources += parse_manifests(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: bench, namespace: default}\n"
+        f"spec: {{endpointSelector: {{}}, egress: [{egress}]}}\n"
+    )
+    policies = NodePolicies()
+    policies.update(resources, {number: Subject(FIRST_IDENTITY + number) for number in range(KINDS_OF_PODS)})
+    selectors, names, spent = tuple(policies.name_selectors()), dict(policies.names), []
+    for number in range(20):
+        names = {**names, ip_network(f"192.0.2.{number}"): selectors}
+        began = time.process_time()
+        policies.learn(names)
+        spent.append(time.process_time() - began)
+    return round(statistics.median(spent) * 1e3, 1)
 
 
 async def requests_judged(folder: Path) -> dict[str, object]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from ipaddress import ip_network
 
-from mesh.identities import UNKNOWN
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bpf.policies import EndpointPolicy
+from mesh.identities import HOST, UNKNOWN
 from mesh.policy.compiling import Subject
+from mesh.policy.documents.fields import Network
 from mesh.policy.documents.kinds import policies_among
 from mesh.policy.local import FIRST, labels_of
 from mesh.policy.node import NodePolicies, idle_selectors
 from mesh.policy.nodes import FIRST as NODES
+from mesh.policy.peers import INIT
 from mesh.resources.base import Metadata, Resource
 from mesh.resources.cluster import CiliumIdentity
 from mesh.resources.manifests import parse_manifests
@@ -219,3 +226,58 @@ def test_an_endpoint_whose_labels_are_not_known_is_closed_but_for_rules_about_in
     opened = NodePolicies().update([*CLUSTER, *opening], {**new, 8: WEB}).policies
     assert {entry.identity for entry in opened[7].entries if entry.egress} == {2, 9, 10}
     assert not opened[8].enforced
+
+
+def everybody(name: str, spec: str) -> list[Resource]:
+    return parse_manifests(
+        f"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: {name}}}\n"
+        f"spec: {{endpointSelector: {{}}, {spec}}}\n"
+    )
+
+
+POOL = (
+    everybody("open", "egress: [{toEntities: [all]}]"),
+    everybody("port", "ingress: [{fromEndpoints: [{}], toPorts: [{ports: [{port: web, protocol: TCP}]}]}]"),
+    everybody("names", "egress: [{toFQDNs: [{matchPattern: '*.example.com'}], toPorts: [{ports: [{port: '443'}]}]}]"),
+    everybody("name", "egress: [{toFQDNs: [{matchName: one.example.com}]}]"),
+    policy("web", "egress: [{toEndpoints: [{matchLabels: {app: db}}]}, {toFQDNs: [{matchName: b.example}]}]"),
+    policy("db", "egressDeny: [{toEndpoints: [{matchLabels: {app: web}}]}]", subject="db"),
+)
+SELECTORS = ("*.example.com", "one.example.com", "b.example")
+SUBJECTS = st.builds(
+    Subject,
+    st.sampled_from([WEB.identity, DB.identity, INIT, HOST]),
+    st.sampled_from([frozenset(), frozenset({("web", 6, 80)}), frozenset({("web", 6, 81), ("other", 6, 9)})]),
+)
+LEARNED = st.dictionaries(
+    st.sampled_from([ip_network(f"192.0.2.{number}") for number in range(4)]),
+    st.sets(st.sampled_from(SELECTORS), min_size=1).map(lambda found: tuple(sorted(found))),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sets(st.integers(0, 5), max_size=4), st.lists(LEARNED, max_size=3)), min_size=1, max_size=3),
+    st.dictionaries(st.integers(1, 6), SUBJECTS, min_size=1),
+)
+def test_what_follows_step_by_step_is_what_follows_for_each_endpoint_alone_from_the_beginning(
+    steps: list[tuple[set[int], list[dict[Network, tuple[str, ...]]]]], endpoints: dict[int, Subject]
+) -> None:
+    node = NodePolicies()
+    for documents, names in steps:
+        resources = [*CLUSTER, *(one for at in sorted(documents) for one in POOL[at])]
+        decided = node.update(resources, endpoints)
+        for learned in names:
+            decided = node.learn(learned)
+    for number, subject in endpoints.items():
+        alone = NodePolicies(names=node.names, local=deepcopy(node.local))
+        again = alone.update(resources, {number: subject})
+        assert told(again.policies[number], alone, number) == told(decided.policies[number], node, number)
+        assert again.views[number] == decided.views[number]
+
+
+def told(made: EndpointPolicy, node: NodePolicies, number: int) -> object:
+    """A policy, with rules in place of cookies, which are numbered in any order."""
+    entries = {entry._replace(cookie=bool(entry.cookie)) for entry in made.entries}
+    behind = sorted(str({**one, "revision": 0}) for one in node.rules_behind(number))
+    return entries, made.enforced_ingress, made.enforced_egress, behind
