@@ -20,6 +20,11 @@ struct text {
 	size_t size;
 };
 
+struct header {
+	struct text name; /* in lower case */
+	struct text value;
+};
+
 /* One log of one worker, as Envoy sees it. */
 typedef void *envoy_logger;
 
@@ -47,6 +52,9 @@ uint32_t envoy_dynamic_module_callback_get_concurrency(void);
 void envoy_dynamic_module_callback_log(enum log_level level, struct text message);
 
 uint32_t envoy_dynamic_module_callback_access_logger_get_worker_index(envoy_logger logger);
+size_t envoy_dynamic_module_callback_access_logger_get_headers_size(envoy_logger logger, enum headers kind);
+bool envoy_dynamic_module_callback_access_logger_get_headers(envoy_logger logger, enum headers kind,
+							     struct header *headers);
 bool envoy_dynamic_module_callback_access_logger_get_header_value(envoy_logger logger, enum headers kind,
 								  struct text name, struct text *value, size_t number,
 								  size_t *count);

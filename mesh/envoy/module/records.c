@@ -22,6 +22,8 @@
 #define LONGEST_HEADER 256
 #define LONGEST_WORD 64
 #define MOST_WORKERS 1024
+/* Envoy takes 100 of a request, unless a CiliumEnvoyConfig says otherwise. */
+#define MOST_HEADERS 128
 
 /* More than all fields of a line together. */
 #define LONGEST_LINE 4096
@@ -68,6 +70,12 @@ struct config {
 struct logger {
 	struct config config;
 	struct ring *ring;
+};
+
+/* What a client has sent, and Envoy added. */
+struct request {
+	size_t count; /* 0: too many to have them here, or none */
+	struct header headers[MOST_HEADERS];
 };
 
 struct line {
@@ -150,25 +158,49 @@ static void next(struct line *line)
 	*line->at++ = SEPARATOR;
 }
 
-static void put_header(struct line *line, envoy_logger logger, struct text name, size_t longest)
+static bool is(struct text text, struct text other)
+{
+	return text.size == other.size && !memcmp(text.at, other.at, other.size);
+}
+
+/* All at once: each question costs Envoy as much as all headers do. */
+static void get_headers(struct request *request, envoy_logger logger)
+{
+	size_t count = envoy_dynamic_module_callback_access_logger_get_headers_size(logger, REQUEST_HEADERS);
+
+	request->count = 0;
+	if (count <= MOST_HEADERS &&
+	    envoy_dynamic_module_callback_access_logger_get_headers(logger, REQUEST_HEADERS, request->headers))
+		request->count = count;
+}
+
+static void put_header(struct line *line, const struct request *request, envoy_logger logger, struct text name,
+		       size_t longest)
 {
 	struct text value;
 
-	if (envoy_dynamic_module_callback_access_logger_get_header_value(logger, REQUEST_HEADERS, name, &value, 0, NULL))
+	for (size_t number = 0; number < request->count; number++) {
+		if (is(request->headers[number].name, name)) {
+			put(line, request->headers[number].value, longest);
+			return;
+		}
+	}
+	if (!request->count && envoy_dynamic_module_callback_access_logger_get_header_value(logger, REQUEST_HEADERS, name,
+											    &value, 0, NULL))
 		put(line, value, longest);
 }
 
-static void put_url(struct line *line, envoy_logger logger)
+static void put_url(struct line *line, const struct request *request, envoy_logger logger)
 {
 	const char *start = line->at;
 
-	put_header(line, logger, TEXT(":scheme"), LONGEST_WORD);
+	put_header(line, request, logger, TEXT(":scheme"), LONGEST_WORD);
 	/* Envoy adds a scheme to whatever it understands; of the rest nothing is known. */
 	if (line->at == start)
 		return;
 	put(line, TEXT("://"), LONGEST_WORD);
-	put_header(line, logger, TEXT(":authority"), LONGEST_HEADER);
-	put_header(line, logger, TEXT(":path"), LONGEST_URL);
+	put_header(line, request, logger, TEXT(":authority"), LONGEST_HEADER);
+	put_header(line, request, logger, TEXT(":path"), LONGEST_URL);
 }
 
 static uint64_t now_ns(void)
@@ -190,10 +222,12 @@ static void tell(const struct logger *own, envoy_logger logger, enum about about
 {
 	struct text client = TEXT(""), target = TEXT(""), protocol = TEXT("");
 	uint32_t client_port = 0, target_port = 0;
+	struct request request;
 	struct timing timing;
 	struct line line;
 
 	line.at = line.bytes;
+	get_headers(&request, logger);
 	envoy_dynamic_module_callback_access_logger_get_timing_info(logger, &timing);
 	envoy_dynamic_module_callback_access_logger_get_downstream_remote_address(logger, &client, &client_port);
 	uint64_t began = timing.start_ns > 0 ? (uint64_t)timing.start_ns : 0;
@@ -204,11 +238,11 @@ static void tell(const struct logger *own, envoy_logger logger, enum about about
 	next(&line);
 	put_number(&line, client_port);
 	next(&line);
-	put_header(&line, logger, TEXT("x-request-id"), LONGEST_HEADER);
+	put_header(&line, &request, logger, TEXT("x-request-id"), LONGEST_HEADER);
 	next(&line);
-	put_header(&line, logger, TEXT("traceparent"), LONGEST_HEADER);
+	put_header(&line, &request, logger, TEXT("traceparent"), LONGEST_HEADER);
 	next(&line);
-	put_url(&line, logger);
+	put_url(&line, &request, logger);
 	next(&line);
 	put(&line, about == RESPONSE ? TEXT("Response") : TEXT("Request"), LONGEST_WORD);
 	next(&line);
@@ -232,20 +266,15 @@ static void tell(const struct logger *own, envoy_logger logger, enum about about
 		next(&line);
 	}
 	next(&line);
-	put_header(&line, logger, TEXT(":method"), LONGEST_HEADER);
+	put_header(&line, &request, logger, TEXT(":method"), LONGEST_HEADER);
 	next(&line);
 	if (about == REQUEST)
-		put_header(&line, logger, TEXT("user-agent"), LONGEST_HEADER);
+		put_header(&line, &request, logger, TEXT("user-agent"), LONGEST_HEADER);
 	*line.at++ = '\n';
 	ring_put(own->ring, line.bytes, (size_t)(line.at - line.bytes));
 }
 
 /* ---- what is told ---- */
-
-static bool is(struct text text, struct text other)
-{
-	return text.size == other.size && !memcmp(text.at, other.at, other.size);
-}
 
 static bool is_refused(envoy_logger logger)
 {

@@ -6,8 +6,12 @@ import socket
 
 import pytest
 
+from mesh.envoy.listeners import FILTERS, typed
+from mesh.envoy.records import downstream_logs
+from mesh.envoy.retiring import Extra
 from tests.support.policynet import PolicyNet
 from tests.support.proxied import ask, ask_on, ask_raw, connection, echo_server
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.kernel
 
@@ -250,6 +254,34 @@ def test_long_texts_are_cut_and_those_that_are_missing_are_not_told(mesh: Policy
     assert first["http"]["url"] == f"http://{cut}/{'x' * 2047}"
     assert first["http"]["headers"] == {"X-Request-Id": cut, "Traceparent": cut, "User-Agent": cut}
     assert second["http"]["headers"] == {"X-Request-Id": "\ufffd\ufffd \ufffd"}
+
+
+@pytest.mark.parametrize("headers", [0, 200])
+def test_a_listener_of_a_user_may_take_any_number_of_headers(mesh: PolicyNet, headers: int) -> None:
+    host = mesh.envoys[mesh.near.number]
+    manager = typed(
+        "envoy.filters.network.http_connection_manager",
+        f"{FILTERS}network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="many",
+        codec_type="AUTO",
+        common_http_protocol_options={"max_headers_count": 300},
+        preserve_external_request_id=True,
+        route_config={"name": "none", "virtual_hosts": []},
+        http_filters=[typed("envoy.filters.http.router", f"{FILTERS}http.router.v3.Router")],
+        access_log=downstream_logs("egress", host.node.records_folder),
+    )
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": 18_710}}
+    listener = {"name": "ns/c/many", "address": address, "filter_chains": [{"filters": [manager]}]}
+    view = mesh.views[mesh.near.number]
+    assert host.run(host.node.update(view, Extra(listeners={"ns/c/many": listener}))), host.node.problems
+    more = {f"X_Number_{number}": "x" for number in range(headers)}
+    asked = {"Host": "h", "X_Request_Id": "id", "User_Agent": "me", **more}
+    eventually(lambda: "ns/c/many" in host.run(host.node.process.admin.listening()))
+    assert ask(mesh.near.netns, "127.0.0.1", 18_710, path="/many", **asked).status == 404
+    request, response = host.records(2)
+    assert request["http"]["headers"] == {"X-Request-Id": "id", "User-Agent": "me"}
+    assert (request["http"]["url"], response["http"]["code"]) == ("http://h/many", 404)
+    assert host.run(host.node.update(view, Extra()))
 
 
 def test_a_server_that_is_not_there_is_a_request_and_an_answer_of_503(mesh: PolicyNet) -> None:
