@@ -24,6 +24,8 @@ from tests.support.testnet import SMALL_MAPS
 pytestmark = pytest.mark.kernel
 
 EMIT = "emit.bpf.o"
+VERIFIER_LIMIT = 1_000_000
+"""Instructions, over all ways through a program."""
 
 
 @pytest.fixture
@@ -119,6 +121,19 @@ def test_without_capabilities_the_line_says_which(objects: Path, tmp_path: Path)
     load, mount = done.stdout.splitlines()
     assert "needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON" in load, done.stderr
     assert f"run `mount -t bpf bpf {folder}` as root" in mount
+
+
+def test_programs_stay_far_below_what_a_kernel_is_willing_to_look_at(datapath: Datapath) -> None:
+    """One more way through a program may double the verifier's work, and other kernels need more for the same."""
+    [programs] = datapath.pin_dir.glob("programs-*")
+    counts = {}
+    for path in programs.iterdir():
+        program = Program.pinned(path)
+        lines = dict(line.split(":") for line in Path(f"/proc/self/fdinfo/{program.fd}").read_text().splitlines())
+        counts[path.name] = int(lines.get("verified_insns", 0))  # from Linux 5.16 on
+        program.close()
+    assert len(counts) > 10
+    assert {name: count for name, count in counts.items() if count > VERIFIER_LIMIT // 2} == {}
 
 
 def test_device_that_is_not_there_is_named(datapath: Datapath) -> None:
