@@ -185,13 +185,13 @@ def test_a_nodes_own_processes_ask_through_the_proxy(lab: Lab, ruled_node: str) 
         found = lab.lab("exec", "--node", ruled_node, "--", *words)
         return found.returncode, found.stdout.strip()
 
-    curl = ("curl", "-s", "-m", "2", "-o", "/dev/null", "http://192.0.2.1/")
-    assert run(*curl) == (28, ""), "nobody has asked for the name that leads there"
+    curl = ("curl", "-s", "-o", "/dev/null", "http://192.0.2.1/", "-m")
+    assert run(*curl, "1") == (28, ""), "nobody has asked for the name that leads there"
     refused = "5"
     for kind in ("udp", "tcp"):
         assert run("python3", "-c", QUERY, kind, "k8s.io") == (0, refused)
         assert run("python3", "-c", QUERY, kind, "one.one.one.one") == (0, "0")
-    assert run(*curl) == (0, "")
+    assert run(*curl, "20") == (0, "")
     lines = lab.flowscope("observe", "--server", lab.relay, "--type", "l7", "--identity", "1", "--last", "20").stdout
     assert "(host) -> kube-system/coredns" in lines
     assert "dns-request proxy DROPPED (DNS Query k8s.io. A)" in lines

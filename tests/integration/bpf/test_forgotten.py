@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import termios
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +17,7 @@ from tests.support.exchanges import VERSIONS, service_at
 from tests.support.outside import ANY, NODE, join
 from tests.support.testnet import Cluster
 from tests.support.traffic import open_socket
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.kernel
 
@@ -50,9 +53,16 @@ def asked(joined: Cluster, cluster: Cluster, version: str, who: str) -> Iterator
             server.settimeout(20)
             server.sendall(b"hello")
             assert client.recv(100) == b"hello"
+            # An acknowledgement that is still under way would be a word of the client.
+            eventually(lambda: not unacknowledged(server), 20.0)
             cluster.log.clear()
             yield client, server
     datapath.sync_services([])
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Bytes that were sent, of which the peer has not said that they came."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), "little")
 
 
 def forget(cluster: Cluster, version: str, half: int) -> int:
