@@ -25,9 +25,12 @@
 /* Envoy takes 100 of a request, unless a CiliumEnvoyConfig says otherwise. */
 #define MOST_HEADERS 128
 
-/* More than all fields of a line together. */
+/* Of a number of 64 bits. */
+#define MOST_DIGITS 20
+#define FIELDS 16
 #define LONGEST_LINE 4096
-_Static_assert(LONGEST_URL + 5 * LONGEST_HEADER + 8 * LONGEST_WORD < LONGEST_LINE, "a line has room for its fields");
+_Static_assert(LONGEST_URL + 5 * LONGEST_HEADER + 8 * LONGEST_WORD + 5 * MOST_DIGITS + FIELDS <= LONGEST_LINE,
+	       "a line has room for its fields, one byte behind each");
 
 #define TEXT(literal) ((struct text){ literal, sizeof(literal) - 1 })
 
@@ -142,7 +145,7 @@ static void put(struct line *line, struct text text, size_t longest)
 
 static void put_number(struct line *line, uint64_t number)
 {
-	char digits[20];
+	char digits[MOST_DIGITS];
 	size_t at = sizeof(digits);
 
 	do {
