@@ -8,14 +8,15 @@ Elsewhere: mesh/envoyconfig/listeners.py has listeners ask them; files.py hands 
 A load balancer has two doors. At the first one the ingress endpoint's ingress policy decides, by the client's address
 and the port it wanted. At the second one Envoy has chosen a backend and has not connected yet: the egress policy of the
 ingress endpoint has to allow it, and that of the client, if it is a pod of this node whose address is not kept (of one
-whose address is kept, the kernel asks).
+whose address is kept, the kernel asks). Where no requests are seen, a backend is chosen when it is too late to refuse:
+there the client's egress policy has to allow the ingress endpoint, at the first door.
 
 Source: spec/mesh.md section 4, "Policy with ingress".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final
 
@@ -47,10 +48,9 @@ _NOBODY: Final[Tree] = {"not_id": {"any": True}}
 
 def filters(view: NodeView, backends: Iterable[Backend]) -> dict[str, Tree]:
     """The contents of the filters, by name."""
-    judged = _entry(view)
     return {
-        ENTRY_HTTP: {"@type": _TYPE + HTTP_RBAC, **judged},
-        ENTRY_TCP: {"@type": _TYPE + TCP_RBAC, "stat_prefix": f"{ENTRY_TCP}.", **judged},
+        ENTRY_HTTP: {"@type": _TYPE + HTTP_RBAC, **_requests_entry(view)},
+        ENTRY_TCP: {"@type": _TYPE + TCP_RBAC, "stat_prefix": f"{ENTRY_TCP}.", **_connections_entry(view)},
         EXIT_HTTP: {"@type": _TYPE + HTTP_RBAC, **_exit(view, sorted(set(backends), key=_order))},
     }
 
@@ -71,26 +71,61 @@ def known_backends(resources: Iterable[Tree]) -> Iterator[Backend]:
 # ---- the first door ----
 
 
-def _entry(view: NodeView) -> Tree:
-    """What follows for a client, {"matcher": ...}; empty when everybody may come."""
+def _requests_entry(view: NodeView) -> Tree:
+    """What follows for who sends a request, {"matcher": ...}; empty when everybody may come."""
+    judged = _judged(view, lambda answer: answer)
+    denied = [one for one, policy in view.pods.items() if policy.is_denied(True, identities.INGRESS)]
+    if denied:
+        return by_address(_INPUT, [hosts(denied, DENY)], judged or _passing(view))
+    return judged
+
+
+def _connections_entry(view: NodeView) -> Tree:
+    """The same for who speaks something else. There is no second door behind: pods have to be allowed to go here."""
+    judged = _judged(view, _without_requests)
+    alike: dict[tuple[tuple[int, int, bool], ...], list[Address]] = {}
+    for address, whole in view.pods.items():
+        pieces = tuple(
+            (first, last, whole.answer(True, identities.INGRESS, first) is None) for first, last in whole.pieces(True)
+        )
+        if not all(allowed for _, _, allowed in pieces):
+            alike.setdefault(pieces, []).append(address)
+    if not alike:
+        return judged
+    then = judged or _passing(view)
+    ranges = [
+        hosts(addresses, by_port([(first, last, then if allowed else DENY) for first, last, allowed in pieces]))
+        for pieces, addresses in alike.items()
+    ]
+    return by_address(_INPUT, ranges, then)
+
+
+def _judged(view: NodeView, about: Callable[[Answer], Answer]) -> Tree:
+    """The ingress policy of the ingress endpoint; empty when it lets everybody come."""
     whole = view.ingress
-    peers = Peers(view.prefixes, _INPUT, Changes())
+    peers = _peers(view)
     pieces: list[tuple[int, int, Answer, dict[int, Answer]]] = []
     if whole.is_enforced(False):
         for first, last in whole.pieces(False):
-            named = {number: whole.answer(False, number, first) for number in whole.named(False)}
-            pieces.append((first, last, whole.answer(False, 0, first), named))
+            named = {number: about(whole.answer(False, number, first)) for number in whole.named(False)}
+            pieces.append((first, last, about(whole.answer(False, 0, first)), named))
     restricted = any(others is not None or set(named.values()) - {None} for _, _, others, named in pieces)
-    judged = by_port([(first, last, peers.by_identity(others, named)) for first, last, others, named in pieces])
-    denied = [one for one, policy in view.pods.items() if policy.is_denied(True, identities.INGRESS)]
-    if denied:
-        otherwise = judged if restricted else _passing(peers)
-        return by_address(_INPUT, [hosts(denied, DENY)], otherwise)
-    return judged if restricted else {}
+    if not restricted:
+        return {}
+    return by_port([(first, last, peers.by_identity(others, named)) for first, last, others, named in pieces])
 
 
-def _passing(peers: Peers) -> Tree:
-    return peers.by_identity(None, {})
+def _without_requests(answer: Answer) -> Answer:
+    """What of it can hold where no requests are seen."""
+    return answer and tuple(one for one in answer if not isinstance(one, HttpMatch))
+
+
+def _passing(view: NodeView) -> Tree:
+    return _peers(view).by_identity(None, {})
+
+
+def _peers(view: NodeView) -> Peers:
+    return Peers(view.prefixes, _INPUT, Changes())
 
 
 # ---- the second door ----

@@ -38,6 +38,11 @@ def exit_logs(point: str, folder: str) -> list[Tree]:
     return [_log("exit", point, folder)]
 
 
+def connection_logs(point: str, folder: str) -> list[Tree]:
+    """For a listener: connections on which nobody looks for requests, and which policy refused."""
+    return [_log("connection", point, folder)]
+
+
 def refused_by_policy() -> Tree:
     """A filter on answers that say so."""
     return {

@@ -57,4 +57,5 @@ def gate_of(contents: Contents, point: str, folder: str) -> Gate:
             },
         ),
         exit_logs=tuple(messages.new(ACCESS_LOG, **one) for one in records.exit_logs(point, folder)),
+        connection_logs=tuple(messages.new(ACCESS_LOG, **one) for one in records.connection_logs(point, folder)),
     )

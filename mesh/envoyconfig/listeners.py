@@ -61,6 +61,8 @@ class Gate:
     """ResponseMapper: what clients are told."""
     exit_logs: tuple[Any, ...]
     """AccessLog messages that make flows of requests that are refused on the way out."""
+    connection_logs: tuple[Any, ...] = ()
+    """AccessLog messages that make flows of connections without requests that are refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,8 @@ def complete(listener: Any, place: Place, *, keeps_source: bool = True, from_out
     if place.gate is not None:
         for chain in chains:
             _guard(chain, place.gate)
+        if not all(map(_speaks_http, chains)):
+            listener.access_log.extend(place.gate.connection_logs)
 
 
 def _guard(chain: Any, gate: Gate) -> None:

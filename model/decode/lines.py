@@ -39,6 +39,7 @@ from model.decode.http_parts import (
     header_start,
     make_header,
     method_and_protocol,
+    sized,
     trace_context,
     trace_id_of,
 )
@@ -165,6 +166,8 @@ class _Shape(NamedTuple):
     number: int
     row: bytes
     is_response: bool
+    is_connection: bool
+    """Refused before anything was asked, so that it is about no request."""
     http: bytes
     """The first fields of flow.HTTP."""
     agent: bytes
@@ -258,6 +261,9 @@ class LineDecoder:
 
     def _make_pieces(self, shape: _Shape, key: tuple[int, int, int, int, int]) -> _Pieces:
         """Everything around texts of these lengths."""
+        if shape.is_connection:
+            # Nothing was asked, so there are no texts.
+            return _Pieces(sized(FLOW["l7"], number(L7_TYPE, flow_pb2.REQUEST)), b"", b"", b"", b"")
         _, id_length, trace_length, url_length, ms = key
         request_id = header_start(REQUEST_ID, id_length) if id_length else b""
         trace = header_start(TRACEPARENT, trace_length) if trace_length else b""
@@ -306,7 +312,9 @@ class LineDecoder:
         is_response = _IS_RESPONSE[kind]
         source, target = (server, client) if is_response else (client, server)
         sport, dport = (int(port or 0), 0) if is_response else (0, int(port or 0))
-        words = about(kind, verdict, point, version_of(source) if source else None, _TCP)
+        words = about(
+            "Request" if kind == _CONNECTION else kind, verdict, point, version_of(source) if source else None, _TCP
+        )
         src, dst = (self._records.end({"ip": one} if one else {}, words.family) for one in (source, target))
         asking = dst if is_response else src
         if agent and self._redaction.hides(USER_AGENT):
@@ -315,6 +323,7 @@ class LineDecoder:
             number=self._made,
             row=self._records.pack(words, src, dst, sport, dport, 0, 0),
             is_response=is_response,
+            is_connection=kind == _CONNECTION,
             http=method_and_protocol(method, protocol),
             agent=make_header(USER_AGENT, agent) if agent else b"",
             code=number(HTTP_CODE, int(code or 0)) if is_response else b"",
@@ -325,7 +334,8 @@ class LineDecoder:
         )
 
 
-_IS_RESPONSE: Final = {"Request": False, "Response": True}
+_CONNECTION: Final = "Connection"
+_IS_RESPONSE: Final = {"Request": False, "Response": True, _CONNECTION: False}
 _HIDDEN: Final = REDACTED.encode()
 
 

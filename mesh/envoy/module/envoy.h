@@ -61,6 +61,8 @@ bool envoy_dynamic_module_callback_access_logger_get_header_value(envoy_logger l
 uint64_t envoy_dynamic_module_callback_access_logger_get_response_flags(envoy_logger logger);
 uint32_t envoy_dynamic_module_callback_access_logger_get_response_code(envoy_logger logger);
 bool envoy_dynamic_module_callback_access_logger_get_response_code_details(envoy_logger logger, struct text *details);
+bool envoy_dynamic_module_callback_access_logger_get_connection_termination_details(envoy_logger logger,
+										  struct text *details);
 bool envoy_dynamic_module_callback_access_logger_get_protocol(envoy_logger logger, struct text *protocol);
 bool envoy_dynamic_module_callback_access_logger_get_dynamic_metadata(envoy_logger logger, struct text filter,
 								      struct text key, struct text *value);

@@ -5,7 +5,7 @@
  * Elsewhere: ring.c keeps the lines until the agent takes them; mesh/envoy/records.py has Envoy load this.
  *
  * Each log is of a kind: `upstream` tells of tries at servers, `downstream` of what Envoy answered by itself, `exit` of
- * what policy refused when a backend was chosen. Nothing here waits, or takes memory, once a log is made.
+ * what policy refused when a backend was chosen, `connection` of connections without requests that policy refused. Nothing here waits, or takes memory, once a log is made.
  */
 #include "envoy.h"
 #include "ring.h"
@@ -59,8 +59,8 @@ _Static_assert(LONGEST_URL + 5 * LONGEST_HEADER + 8 * LONGEST_WORD + 5 * MOST_DI
 /* A server's answer that begins well has been told, with the code that the server gave it. */
 #define BAD_GATEWAY 502
 
-enum kind { UPSTREAM, DOWNSTREAM, EXIT };
-enum about { REQUEST, RESPONSE };
+enum kind { UPSTREAM, DOWNSTREAM, EXIT, CONNECTION };
+enum about { REQUEST, RESPONSE, CONNECT };
 enum server { CONNECTED, WANTED };
 
 struct config {
@@ -226,6 +226,9 @@ static void tell(const struct logger *own, envoy_logger logger, enum about about
 	struct text client = TEXT(""), target = TEXT(""), protocol = TEXT("");
 	uint32_t client_port = 0, target_port = 0;
 	struct request request;
+	static const struct text words[] = {
+		[REQUEST] = { "Request", 7 }, [RESPONSE] = { "Response", 8 }, [CONNECT] = { "Connection", 10 },
+	};
 	struct timing timing;
 	struct line line;
 
@@ -247,7 +250,7 @@ static void tell(const struct logger *own, envoy_logger logger, enum about about
 	next(&line);
 	put_url(&line, &request, logger);
 	next(&line);
-	put(&line, about == RESPONSE ? TEXT("Response") : TEXT("Request"), LONGEST_WORD);
+	put(&line, words[about], LONGEST_WORD);
 	next(&line);
 	put(&line, verdict, LONGEST_WORD);
 	next(&line);
@@ -279,12 +282,19 @@ static void tell(const struct logger *own, envoy_logger logger, enum about about
 
 /* ---- what is told ---- */
 
+static bool tells_of_refusal(struct text details)
+{
+	struct text refused = TEXT("rbac_access_denied");
+
+	return details.size >= refused.size && !memcmp(details.at, refused.at, refused.size);
+}
+
 static bool is_refused(envoy_logger logger)
 {
-	struct text details, refused = TEXT("rbac_access_denied");
+	struct text details;
 
 	return envoy_dynamic_module_callback_access_logger_get_response_code_details(logger, &details) &&
-	       details.size >= refused.size && !memcmp(details.at, refused.at, refused.size);
+	       tells_of_refusal(details);
 }
 
 /* What policy's filter for requests that come in has said; empty when it was not asked. */
@@ -332,6 +342,16 @@ static void tell_exit(const struct logger *own, envoy_logger logger, enum log_ty
 		tell(own, logger, REQUEST, TEXT("Denied"), CONNECTED);
 }
 
+static void tell_connection(const struct logger *own, envoy_logger logger, enum log_type type)
+{
+	struct text details;
+
+	(void)type;
+	if (envoy_dynamic_module_callback_access_logger_get_connection_termination_details(logger, &details) &&
+	    tells_of_refusal(details))
+		tell(own, logger, CONNECT, TEXT("Denied"), WANTED);
+}
+
 /* ---- asked by Envoy ---- */
 
 const char *envoy_dynamic_module_on_program_init(void)
@@ -363,6 +383,8 @@ const void *envoy_dynamic_module_on_access_logger_config_new(void *envoy_config,
 		made.kind = DOWNSTREAM;
 	else if (is(name, TEXT("exit")))
 		made.kind = EXIT;
+	else if (is(name, TEXT("connection")))
+		made.kind = CONNECTION;
 	else
 		return NULL;
 	if (!make_rings(folder))
@@ -400,6 +422,7 @@ void envoy_dynamic_module_on_access_logger_log(envoy_logger logger, void *own, e
 		[UPSTREAM] = tell_upstream,
 		[DOWNSTREAM] = tell_downstream,
 		[EXIT] = tell_exit,
+		[CONNECTION] = tell_connection,
 	};
 	const struct logger *mine = own;
 

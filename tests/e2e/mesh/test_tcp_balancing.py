@@ -101,3 +101,54 @@ def test_the_backend_sees_the_pod_and_the_pods_policy_judges_the_backend(lab: La
     finally:
         for text in (POLICY, BALANCER):
             lab.flowscope("mesh", "delete", *store, "-f", "-", input=text)
+
+
+NODE_PORT = (
+    BALANCER.replace("by-tcp", "from-outside")
+    .replace("spec: {selector", "spec: {type: NodePort, selector")
+    .replace("port: 8080}", "port: 8080, nodePort: 31808}")
+)
+ONLY_THE_BACKENDS = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: from-outside, namespace: cilium-test}
+spec:
+  endpointSelector: {matchLabels: {name: client2}}
+  egress:
+  - toEndpoints: [{matchLabels: {kind: echo}}]
+"""
+THE_BALANCER_TOO = ONLY_THE_BACKENDS + "  - {toEntities: [ingress], toPorts: [{ports: [{port: '31808'}]}]}\n"
+
+
+def test_who_would_be_hidden_from_backends_has_to_be_allowed_to_ask_the_balancer(lab: Lab) -> None:
+    store = ("--store", str(lab.run_dir / "store"))
+    address = f"{lab.status()['nodes'][0]['ips'][0]}:31808"
+
+    def apply(text: str) -> None:
+        done = lab.flowscope("mesh", "apply", *store, "--wait", "-f", "-", input=text)
+        assert done.returncode == 0, done.stderr
+
+    def ask(client: str) -> str:
+        return lab.exec(client, "curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", address).stdout
+
+    def refusals(since: str) -> list[dict[str, Any]]:
+        chosen = ("--server", lab.relay, "--since", since, "--from-pod", "cilium-test/client2", "--type", "l7")
+        lines = lab.flowscope("observe", *chosen, "--verdict", "DROPPED", "-o", "jsonpb").stdout.splitlines()
+        return [json.loads(line)["flow"] for line in lines]
+
+    try:
+        apply(NODE_PORT)
+        eventually(lambda: ask("client2") == "200", WAIT_S)
+        since = datetime.now(UTC).isoformat()
+        apply(ONLY_THE_BACKENDS)
+        eventually(lambda: ask("client2") == "000", WAIT_S)
+        assert ask("client") == "200", "it has no policy"
+        eventually(lambda: bool(refusals(since)), WAIT_S)
+        refused = refusals(since)[0]
+        assert refused["l7"] == {"type": "REQUEST"}
+        assert refused["l4"]["TCP"]["destination_port"] == 31808
+        apply(THE_BALANCER_TOO)
+        eventually(lambda: ask("client2") == "200", WAIT_S)
+    finally:
+        for text in (ONLY_THE_BACKENDS, NODE_PORT):
+            lab.flowscope("mesh", "delete", *store, "-f", "-", input=text)

@@ -103,6 +103,14 @@ def test_a_trace_is_known_of_both() -> None:
     assert {aux.trace_context.parent.trace_id for _, aux in flows} == {trace[3:35]}
 
 
+def test_a_refused_connection_is_about_no_request() -> None:
+    told = line(type="Connection", verdict="Denied", url="", method="", protocol="", request_id="")
+    reader = Reader()
+    [(refused, aux)] = reader.flows(reader.read(told))
+    assert (refused["verdict"], refused["sport"], refused["dport"]) == (flow_pb2.DROPPED, 40000, 80)
+    assert aux == flow_pb2.Flow(l7=flow_pb2.Layer7(type=flow_pb2.REQUEST))
+
+
 SEPARATOR_BYTE = SEPARATOR.encode()
 
 
