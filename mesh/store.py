@@ -13,14 +13,15 @@ Every `flowscope mesh` command opens the store, so this module loads little: wha
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
+
+import sqlalchemy as sa
 
 from mesh.resources.base import Key, Resource, changed, timestamp
 from mesh.resources.deployments import Deployment
@@ -34,45 +35,17 @@ RECHECK_S: Final = 2.0
 BUSY_S: Final = 10.0
 """How long to wait for another process that writes."""
 
-# Revisions are global and growing; a deleted resource stays as a row without manifest, so that watchers learn of it.
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS resources (
-    kind      TEXT NOT NULL,
-    namespace TEXT NOT NULL,
-    name      TEXT NOT NULL,
-    revision  INTEGER NOT NULL UNIQUE,
-    manifest  TEXT,
-    PRIMARY KEY (kind, namespace, name)
+_SCHEMA: Final = sa.MetaData()
+_RESOURCES: Final = sa.Table(
+    "resources",
+    _SCHEMA,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("namespace", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    # Global and growing; a deleted resource stays as a row without manifest, so that watchers learn of it.
+    sa.Column("revision", sa.Integer, nullable=False, unique=True),
+    sa.Column("manifest", sa.Text),
 )
-"""
-_FIND: Final = """
-SELECT kind, namespace, name, revision, manifest
-  FROM resources
- WHERE manifest IS NOT NULL
-   AND (:kind IS NULL OR kind = :kind)
-   AND (:namespace IS NULL OR namespace = :namespace)
- ORDER BY kind, namespace, name
-"""
-_GET: Final = """
-SELECT manifest
-  FROM resources
- WHERE kind = :kind AND namespace = :namespace AND name = :name
-"""
-# Index: the one of UNIQUE.
-_SINCE: Final = """
-SELECT kind, namespace, name, revision, manifest
-  FROM resources
- WHERE revision > :since
- ORDER BY revision
-"""
-_NEWEST: Final = "SELECT coalesce(max(revision), 0) FROM resources"
-_WRITE: Final = """
-INSERT INTO resources (kind, namespace, name, revision, manifest)
-VALUES (:kind, :namespace, :name, :revision, :manifest)
-    ON CONFLICT (kind, namespace, name) DO UPDATE
-   SET revision = excluded.revision, manifest = excluded.manifest
-"""
-_Row = tuple[str, str, str, int, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,19 +98,20 @@ class SqliteStore:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._bell.touch(mode=0o600)
-            # Transactions begin where we say so, not where the driver guesses.
-            self._db = sqlite3.connect(folder / "resources.db", timeout=BUSY_S, isolation_level=None)
-            # A reader never waits for a writer; a crash of ours loses nothing, a power cut may lose the last change.
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
+            self._engine = sa.create_engine(f"sqlite:///{folder / 'resources.db'}", connect_args={"timeout": BUSY_S})
+            sa.event.listen(self._engine, "connect", _prepare)
+            self._db = self._engine.connect()
+            _SCHEMA.create_all(self._db)
+            self._db.commit()
+        except (OSError, sa.exc.SQLAlchemyError) as error:
+            cause = getattr(error, "orig", error)
             raise Failure(
-                f"cannot open the resource store in {folder}: {error}; check its owner and free space"
+                f"cannot open the resource store in {folder}: {cause}; check its owner and free space"
             ) from None
 
     def close(self) -> None:
         self._db.close()
+        self._engine.dispose()
 
     def find(self, kind: str | None = None, namespace: str | None = None) -> list[Resource]:
         """Resources, sorted by kind, namespace and name."""
@@ -147,8 +121,8 @@ class SqliteStore:
     def get(self, key: Key) -> Resource | None:
         """The resource, or None."""
         with self._transaction(write=False):
-            row = self._db.execute(_GET, key._asdict()).fetchone()
-        return _load(row[0]) if row and row[0] else None
+            text = self._db.execute(sa.select(_RESOURCES.c.manifest).where(*_is(key))).scalar()
+        return _load(text) if text else None
 
     def apply(self, resources: Sequence[Resource]) -> list[str]:
         """Take what users wrote; what controllers filled in stays. All or nothing.
@@ -169,7 +143,7 @@ class SqliteStore:
         """Read everything, decide with `change`, write the outcome: one transaction that no other writer enters."""
         with self._transaction(write=True):
             update = change(self._find())
-            revision = int(self._db.execute(_NEWEST).fetchone()[0])
+            revision = self._revision()
             for resource in update.put:
                 revision += 1
                 self._write(resource.key, revision, _dump(resource, revision, self._clock()))
@@ -202,17 +176,17 @@ class SqliteStore:
 
     def changes(self, since: int) -> Changes:
         """Everything that changed after revision `since`, each resource once, in order."""
+        query = sa.select(_RESOURCES).where(_RESOURCES.c.revision > since).order_by(_RESOURCES.c.revision)
         with self._transaction(write=False):
-            rows: list[_Row] = self._db.execute(_SINCE, {"since": since}).fetchall()
-        written, deleted = [], []
-        for kind, namespace, name, revision, manifest in rows:
-            key = Key(kind, namespace, name)
-            if manifest:
-                written.append(self._known(key, revision, manifest))
-            else:
-                self._loaded.pop(key, None)
-                deleted.append(key)
-        return Changes(rows[-1][3] if rows else since, tuple(written), tuple(deleted))
+            rows = self._db.execute(query).all()
+        for row in rows:
+            if not row.manifest:
+                self._loaded.pop(Key(row.kind, row.namespace, row.name), None)
+        return Changes(
+            rows[-1].revision if rows else since,
+            tuple(self._known(row) for row in rows if row.manifest),
+            tuple(Key(row.kind, row.namespace, row.name) for row in rows if not row.manifest),
+        )
 
     async def watch(self, since: int = 0) -> AsyncIterator[Changes]:
         """Changes after `since`, as they happen; the first ones at once."""
@@ -237,33 +211,43 @@ class SqliteStore:
             bell.close()
 
     def _find(self, kind: str | None = None, namespace: str | None = None) -> list[Resource]:
-        rows: list[_Row] = self._db.execute(_FIND, {"kind": kind, "namespace": namespace}).fetchall()
-        return [self._known(Key(*row[:3]), row[3], row[4] or "") for row in rows]
+        columns = _RESOURCES.c
+        query = sa.select(_RESOURCES).where(columns.manifest.is_not(None))
+        if kind is not None:
+            query = query.where(columns.kind == kind)
+        if namespace is not None:
+            query = query.where(columns.namespace == namespace)
+        order = query.order_by(columns.kind, columns.namespace, columns.name)
+        return [self._known(row) for row in self._db.execute(order)]
 
-    def _known(self, key: Key, revision: int, manifest: str) -> Resource:
+    def _known(self, row: Any) -> Resource:
         """The resource of a row, checked once for each revision: what did not change is the same object again."""
+        key = Key(row.kind, row.namespace, row.name)
         found = self._loaded.get(key)
-        if found is None or found[0] != revision:
-            found = self._loaded[key] = (revision, _load(manifest))
+        if found is None or found[0] != row.revision:
+            found = self._loaded[key] = (row.revision, _load(row.manifest))
         return found[1]
+
+    def _revision(self) -> int:
+        return int(self._db.execute(sa.select(sa.func.coalesce(sa.func.max(_RESOURCES.c.revision), 0))).scalar_one())
 
     def _write(self, key: Key, revision: int, manifest: str | None) -> None:
         if manifest is None:
             self._loaded.pop(key, None)
-        self._db.execute(_WRITE, {**key._asdict(), "revision": revision, "manifest": manifest})
+        self._db.execute(sa.delete(_RESOURCES).where(*_is(key)))
+        self._db.execute(sa.insert(_RESOURCES).values(**key._asdict(), revision=revision, manifest=manifest))
 
     @contextmanager
     def _transaction(self, write: bool) -> Iterator[None]:
         try:
             # IMMEDIATE takes the write lock before reading, so that no decision rests on what another writer replaces.
-            self._db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            self._db.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
             yield
             self._db.commit()
-        except sqlite3.Error as error:
-            remedy = ""
-            if "locked" in str(error):
-                remedy = "; another process has been writing for too long, see who has it open"
-            raise Failure(f"resource store: {error}{remedy}") from error
+        except sa.exc.SQLAlchemyError as error:
+            cause = str(getattr(error, "orig", error))
+            remedy = "; another process has been writing for too long, see who has it open" if "locked" in cause else ""
+            raise Failure(f"resource store: {cause}{remedy}") from error
         finally:
             self._db.rollback()
 
@@ -319,6 +303,11 @@ def _adopt_service(old: Service, new: Service) -> Service:
     return changed(new, spec=spec, status=old.status)
 
 
+def _is(key: Key) -> tuple[sa.ColumnElement[bool], ...]:
+    columns = _RESOURCES.c
+    return (columns.kind == key.kind, columns.namespace == key.namespace, columns.name == key.name)
+
+
 def _load(text: str) -> Resource:
     return parse_manifest(json.loads(text), "resource store")
 
@@ -339,3 +328,11 @@ def _dump(resource: Resource, revision: int, now_s: float) -> str:
     if not metadata.creation_timestamp:
         metadata = changed(metadata, creation_timestamp=timestamp(now_s))
     return json.dumps(changed(resource, metadata=metadata).dump())
+
+
+def _prepare(connection: Any, _record: object) -> None:
+    # Transactions begin where we say so, not where the driver guesses.
+    connection.isolation_level = None
+    # A reader never waits for a writer; a crash of ours loses nothing, a power cut may lose the last change.
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
