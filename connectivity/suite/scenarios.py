@@ -67,6 +67,15 @@ def pod_to_pod_with_endpoints(cluster: ClusterView) -> Pairs:
                 yield client, echo_target(echo, path)
 
 
+def pod_to_pod_with_methods(cluster: ClusterView) -> Pairs:
+    """Each echo pod is asked twice, with the methods GET and HEAD."""
+    for client in cluster.clients():
+        for echo in cluster.echoes():
+            asked = echo_target(echo)
+            for method, option in (("GET", "--get"), ("HEAD", "--head")):
+                yield client, replace(asked, name=f"{method} {asked.name}", options=(option,))
+
+
 def client_to_client(cluster: ClusterView) -> Pairs:
     clients = cluster.clients()
     for client in clients:

@@ -57,6 +57,13 @@ def egress_l7_world(client: Party, target: Target) -> Expectation:
     return DNS_THEN_DENIED
 
 
+def egress_l7_method(client: Party, target: Target) -> Expectation:
+    """client-egress-l7-method: HEAD for client2, whatever the path."""
+    if not client.has(other="client"):
+        return EGRESS_DENIED
+    return HTTP_OK if "--head" in target.options else HTTP_DENIED
+
+
 def one_server(_: Party, target: Target) -> Expectation:
     """client-egress-tls-sni: one name of a server, whatever its address."""
     return Expectation(result=Result.TLS_DENIED) if target.options else DNS_OK
@@ -190,6 +197,12 @@ _LATER: Final = (
         "client-egress-named-port-l7",
         (Case(who.pod_to_pod, egress_l7_pods), Case(who.pod_to_world, egress_l7_world)),
         ("client-egress-only-dns", "client-egress-l7-http-named-port"),
+    ),
+    # Elsewhere client-egress-l7-method; see above.
+    Test(
+        "client-egress-method-l7",
+        (Case(who.pod_to_pod_with_methods, egress_l7_method),),
+        ("client-egress-only-dns", "client-egress-l7-http-method"),
     ),
     Test("client-egress-tls-sni", (Case(who.pod_to_world_tls, one_server),), ("client-egress-tls-sni",)),
     Test(
