@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
+from bpf import tcx
 from bpf.census import MapUse, census
 from bpf.datapath import Datapath
 from bpf.libbpf import BpfError
@@ -69,6 +70,8 @@ class NodeReport:
     """`all`, `ready`, `managed`."""
     allocated: dict[str, dict[str, str]]
     """By pod range: address -> owner."""
+    attach_mode: str = ""
+    """How programs are attached to devices; empty: the node's kernel is not this one."""
 
     @property
     def parts(self) -> dict[str, dict[str, Any]]:
@@ -156,7 +159,12 @@ def _node(view: View, node: Node, revision: int, answer: Any) -> NodeReport:
             }
             for cidr in node.spec.pod_cidrs
         },
+        attach_mode=_attach_mode() if maps else "",
     )
+
+
+def _attach_mode() -> str:
+    return "TCX" if tcx.is_known() else "Legacy TC"
 
 
 def _own_addresses(node: Node, cidr: str) -> dict[str, str]:

@@ -53,6 +53,10 @@ def _facts(node: NodeReport, report: Report) -> Iterator[tuple[str, str]]:
     yield "IPAM", ", ".join(shares)
     if "devices" in node.parts:
         yield "Routing", _part(node.parts["devices"])
+    if node.attach_mode:
+        yield "Attach Mode", node.attach_mode
+        yield "Device Mode", "veth"
+        yield "Clock Source for BPF", "ktime"
     if "masquerade" in node.parts:
         yield "Masquerading", _part(node.parts["masquerade"])
     well = [one for one in node.parts.values() if one.get("state") in ("ok", "disabled")]

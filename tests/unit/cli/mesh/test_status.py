@@ -67,8 +67,11 @@ def test_what_is_wrong_is_counted_and_listed_with_where() -> None:
 def test_a_node_is_told_line_by_line() -> None:
     one = node("a", envoy={"state": "failure", "message": "does not start"})
     lines = node_text(one, report(one), verbose=True).splitlines()
+    one.attach_mode = "TCX"
+    assert "Attach Mode:             TCX" in node_text(one, report(one), verbose=False).splitlines()
     assert "Flowscope:               Ok   0.9, agent process 1, up 90s" in lines
     assert not any(line.startswith("Routing") for line in lines), "nobody tells of devices"
+    assert not any(line.startswith("Attach Mode") for line in lines), "its kernel is not this one"
     assert "IPAM:                    IPv4: 2/254 allocated from 10.244.1.0/24" in lines
     assert "Controller Status:       0/1 healthy" in lines
     assert "Proxy Status:            Failure   does not start" in lines
