@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from ipaddress import ip_address, ip_network
@@ -36,6 +37,28 @@ spec:
       {path: /foo, pathType: Prefix, backend: {service: {name: foo, port: {number: 80}}}},
       {path: /bar, pathType: Prefix, backend: {service: {name: bar, port: {number: 80}}}}]}
 """
+TCP_ONLY = """
+---
+apiVersion: cilium.io/v2
+kind: CiliumEnvoyConfig
+metadata: {name: through, namespace: default, annotations: {cec.cilium.io/use-original-source-address: "false"}}
+spec:
+  services: [{name: foo}]
+  resources:
+    - "@type": type.googleapis.com/envoy.config.listener.v3.Listener
+      name: through
+      filter_chains:
+        - filters:
+            - name: envoy.filters.network.tcp_proxy
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+                stat_prefix: through
+                cluster: default/foo
+    - "@type": type.googleapis.com/envoy.config.cluster.v3.Cluster
+      name: default/foo
+      type: EDS
+      connect_timeout: 5s
+"""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +74,7 @@ Run = Callable[..., AbstractContextManager[Running]]
 
 @pytest.fixture
 def run(servers: dict[str, Server], tmp_path: Path) -> Run:
-    resources = settled([node(0), *parse_manifests("".join(map(service_of, servers.values())) + INGRESS)])
+    resources = settled([node(0), *parse_manifests("".join(map(service_of, servers.values())) + INGRESS + TCP_ONLY)])
     prefixes = {"0.0.0.0/0": WORLD, f"{POD}/32": CLIENT, "127.0.1.1/32": FOO, "127.0.1.2/32": BAR}
     backends = [(ip_address(one.address), one.port) for one in servers.values()]
 
@@ -154,6 +177,28 @@ def test_a_pod_that_may_not_ask_a_load_balancer(run: Run) -> None:
     with run(pods={POD: denied}) as envoy:
         assert is_denied(ask(envoy, "/foo", POD))
         assert ask(envoy, "/foo").status == 200
+
+
+def test_connections_without_requests_are_judged_before_a_backend_is_chosen(run: Run, tmp_path: Path) -> None:
+    entry = PolicyEntry(False, CLIENT, TCP, 0, 0, proxy_port=10000)
+    allowed = (Allowed(frozenset({CLIENT}), (HttpMatch(path="/foo"),)),)
+    ingress = Whole(
+        EndpointPolicy((PolicyEntry(False, 0), entry), True), (ProxyPort(False, TCP, 1, 65535, "http", allowed),)
+    )
+    with run(ingress) as envoy:
+        assert envoy.get("through", "/foo").status == 200
+        with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+            # Its rules are about requests, and nobody sees one.
+            envoy.get("through", "/foo", source=POD)
+        [record] = denials(tmp_path)
+    assert (record["type"], record["client"], record["url"]) == ("Connection", POD, "")
+
+
+def test_a_pod_has_to_be_allowed_to_ask_a_load_balancer_of_connections(run: Run) -> None:
+    with run(pods={POD: egress(PolicyEntry(True, FOO))}) as envoy:
+        assert envoy.get("through", "/foo").status == 200
+        with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+            envoy.get("through", "/foo", source=POD)
 
 
 def denials(folder: Path) -> list[dict[str, str]]:
