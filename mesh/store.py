@@ -26,6 +26,7 @@ import sqlalchemy as sa
 from mesh.resources.base import Key, Resource, changed, timestamp
 from mesh.resources.deployments import Deployment
 from mesh.resources.manifests import parse_manifest
+from mesh.resources.mistakes import InvalidResource
 from mesh.resources.pods import Pod, told_to_go
 from mesh.resources.services import Service
 from service.failure import Failure
@@ -92,6 +93,8 @@ class SqliteStore:
         """Open the store in `folder`, made when missing. Raises: Failure when it cannot be opened."""
         self._clock = clock
         self._loaded: dict[Key, tuple[int, Resource]] = {}
+        self.unreadable: dict[Key, str] = {}
+        """What is wrong with resources that an earlier version took, as far as somebody came across them."""
         self._bell = folder / "bell"
         self.accepted = folder / "accepted"
         """Where those who use the store remember what Envoy has accepted (mesh/envoyconfig/verdicts.py)."""
@@ -113,16 +116,20 @@ class SqliteStore:
         self._db.close()
         self._engine.dispose()
 
-    def find(self, kind: str | None = None, namespace: str | None = None) -> list[Resource]:
-        """Resources, sorted by kind, namespace and name."""
+    def find(self, kind: str | None = None, namespace: str | None = None, *, readable: bool = False) -> list[Resource]:
+        """Resources, sorted by kind, namespace and name.
+
+        readable  leave out what cannot be read (`unreadable`), for who mends it. Others do nothing rather than half.
+        Raises:   Failure when one cannot be read.
+        """
         with self._transaction(write=False):
-            return self._find(kind, namespace)
+            return self._find(kind, namespace, readable=readable)
 
     def get(self, key: Key) -> Resource | None:
         """The resource, or None."""
         with self._transaction(write=False):
             text = self._db.execute(sa.select(_RESOURCES.c.manifest).where(*_is(key))).scalar()
-        return _load(text) if text else None
+        return self._load(key, text) if text else None
 
     def apply(self, resources: Sequence[Resource]) -> list[str]:
         """Take what users wrote; what controllers filled in stays. All or nothing.
@@ -136,13 +143,16 @@ class SqliteStore:
             outcomes[:] = words
             return update
 
-        self.update(change)
+        self.update(change, readable=True)
         return outcomes
 
-    def update(self, change: Callable[[list[Resource]], Update]) -> Update:
-        """Read everything, decide with `change`, write the outcome: one transaction that no other writer enters."""
+    def update(self, change: Callable[[list[Resource]], Update], *, readable: bool = False) -> Update:
+        """Read everything, decide with `change`, write the outcome: one transaction that no other writer enters.
+
+        `readable`, and what it raises, as in find().
+        """
         with self._transaction(write=True):
-            update = change(self._find())
+            update = change(self._find(readable=readable))
             revision = self._revision()
             for resource in update.put:
                 revision += 1
@@ -165,13 +175,14 @@ class SqliteStore:
         def pick(existing: list[Resource]) -> Update:
             nonlocal found
             here = [one for one in existing if one.key in doomed]
-            found = len(here)
+            broken = doomed & self.unreadable.keys()
+            found = len(here) + len(broken)
             now = timestamp(self._clock())
             staying = {one.key: told for one in here if not at_once and (told := told_to_go(one, now))}
             put = tuple(staying[one.key] for one in here if one.key in staying and staying[one.key] != one)
-            return Update(put, tuple(one.key for one in here if one.key not in staying))
+            return Update(put, tuple(one.key for one in here if one.key not in staying) + tuple(broken))
 
-        self.update(pick)
+        self.update(pick, readable=True)
         return found
 
     def changes(self, since: int) -> Changes:
@@ -210,7 +221,7 @@ class SqliteStore:
         finally:
             bell.close()
 
-    def _find(self, kind: str | None = None, namespace: str | None = None) -> list[Resource]:
+    def _find(self, kind: str | None = None, namespace: str | None = None, readable: bool = False) -> list[Resource]:
         columns = _RESOURCES.c
         query = sa.select(_RESOURCES).where(columns.manifest.is_not(None))
         if kind is not None:
@@ -218,20 +229,38 @@ class SqliteStore:
         if namespace is not None:
             query = query.where(columns.namespace == namespace)
         order = query.order_by(columns.kind, columns.namespace, columns.name)
-        return [self._known(row) for row in self._db.execute(order)]
+        found = []
+        for row in self._db.execute(order):
+            try:
+                found.append(self._known(row))
+            except Failure:
+                if not readable:
+                    raise
+        return found
 
     def _known(self, row: Any) -> Resource:
         """The resource of a row, checked once for each revision: what did not change is the same object again."""
         key = Key(row.kind, row.namespace, row.name)
         found = self._loaded.get(key)
         if found is None or found[0] != row.revision:
-            found = self._loaded[key] = (row.revision, _load(row.manifest))
+            found = self._loaded[key] = (row.revision, self._load(key, row.manifest))
         return found[1]
+
+    def _load(self, key: Key, manifest: str) -> Resource:
+        try:
+            found = parse_manifest(json.loads(manifest), "resource store")
+        except ValueError as error:
+            what = str(error) if isinstance(error, InvalidResource) else f"resource store ({key}): {error}"
+            self.unreadable[key] = f"{what}; an earlier version has taken it: apply it anew, or delete it"
+            raise Failure(self.unreadable[key]) from None
+        self.unreadable.pop(key, None)
+        return found
 
     def _revision(self) -> int:
         return int(self._db.execute(sa.select(sa.func.coalesce(sa.func.max(_RESOURCES.c.revision), 0))).scalar_one())
 
     def _write(self, key: Key, revision: int, manifest: str | None) -> None:
+        self.unreadable.pop(key, None)
         if manifest is None:
             self._loaded.pop(key, None)
         self._db.execute(sa.delete(_RESOURCES).where(*_is(key)))
@@ -306,10 +335,6 @@ def _adopt_service(old: Service, new: Service) -> Service:
 def _is(key: Key) -> tuple[sa.ColumnElement[bool], ...]:
     columns = _RESOURCES.c
     return (columns.kind == key.kind, columns.namespace == key.namespace, columns.name == key.name)
-
-
-def _load(text: str) -> Resource:
-    return parse_manifest(json.loads(text), "resource store")
 
 
 def _fresh(wanted: Resource) -> Resource:

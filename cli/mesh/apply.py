@@ -70,12 +70,12 @@ def apply(
 
     Raises: Failure; nothing changed then.
     """
-    known = store.find()
+    known = store.find(readable=True)
     documents = read_documents(paths, known, namespace, checks, None if dry_run else store.accepted)
     resources = [one.resource for one in documents]
     outcomes = merge(known, resources)[1] if dry_run else store.apply(resources)
     for resource, outcome in zip(resources, outcomes, strict=True):
         print(f"{full_name(resource)} {outcome}" + (" (dry run)" if dry_run else ""))
-    for warning in warnings_about(documents, known):
+    for warning in (*warnings_about(documents, known), *store.unreadable.values()):
         print(f"Warning: {warning}", file=sys.stderr)
     return {one.key for one in resources}

@@ -28,12 +28,13 @@ def run_delete(call: Call) -> int:
     namespace = call.text("namespace") if call.given("namespace") else None
     place = find_place(call)
     with opened(place) as store:
-        known = {one.key: one for one in store.find()}
+        known = {one.key: one for one in store.find(readable=True)}
+        broken = set(store.unreadable)
         if call.items("filename"):
             wanted = read_keys(files_among(call.items("filename"), call.on("recursive")), namespace)
         else:
             wanted = _named(call, list(known.values()), namespace)
-        doomed = [key for key in dict.fromkeys(wanted) if key in known]
+        doomed = [key for key in dict.fromkeys(wanted) if key in known or key in broken]
         for key in doomed:
             if key.kind == "Namespace" and key.name in DEFAULT_NAMESPACES:
                 raise Failure(f"namespace {key.name} cannot be deleted: the cluster needs it")
@@ -42,11 +43,12 @@ def run_delete(call: Call) -> int:
         if not call.on("dry-run"):
             store.delete(ending)
         for key in doomed:
-            said = f"{full_name(known[key])} deleted" + (" (dry run)" if call.on("dry-run") else "")
+            name = full_name(known[key]) if key in known else f"{key.kind.lower()}/{key.name}"
+            said = f"{name} deleted" + (" (dry run)" if call.on("dry-run") else "")
             print(said, flush=True)
         if call.on("wait") and not call.on("dry-run"):
-            _await_end(call, place, store, [known[key] for key in ending])
-    missing = [key for key in dict.fromkeys(wanted) if key not in known]
+            _await_end(call, place, store, [known[key] for key in ending if key in known])
+    missing = [key for key in dict.fromkeys(wanted) if key not in known and key not in broken]
     if missing and not call.on("ignore-not-found"):
         raise Failures(*(f"there is no {key}" for key in missing))
     if not wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,3 +142,23 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Failure, match=r"cannot open the resource store in .*/file/store"):
         SqliteStore(tmp_path / "file" / "store")
+
+
+def test_what_an_earlier_version_took_can_be_applied_anew_or_deleted(store: SqliteStore, tmp_path: Path) -> None:
+    store.apply(parse_manifests(WEB))
+    with sqlite3.connect(tmp_path / "resources.db") as db:
+        db.execute("UPDATE resources SET manifest = replace(manifest, '80', '80000') WHERE kind = 'Service'")
+    again = SqliteStore(tmp_path)
+    with pytest.raises(Failure, match=r"Service default/web\): spec.ports\[0\].port: .*apply it anew, or delete it"):
+        again.find()
+    assert [one.kind for one in again.find(readable=True)] == ["Deployment"]
+    assert list(again.unreadable) == [Key("Service", "default", "web")]
+    assert again.apply(parse_manifests(WEB)) == ["unchanged", "created"]
+    assert len(again.find()) == 2
+    with sqlite3.connect(tmp_path / "resources.db") as db:
+        db.execute("UPDATE resources SET manifest = '{' WHERE kind = 'Service'")
+    third = SqliteStore(tmp_path)
+    assert third.delete([Key("Service", "default", "web")]) == 1
+    assert [one.kind for one in third.find()] == ["Deployment"]
+    again.close()
+    third.close()
