@@ -60,10 +60,13 @@ BUSY_EVENTS: Final = 16
 """Events of one look that make the next one come sooner."""
 RUSH_TICK_S: Final = 0.002
 """For the reader thread, unless a ring fills up sooner."""
+HELD_TICK_S: Final = 0.01
+"""While everything waits for the records of proxies, so that nobody would see it sooner. No ring is full so soon."""
 QUIET_TICK_S: Final = 0.02
 QUIET_AFTER_S: Final = 1.0
 RUSH_EVENTS: Final = 200
-"""Events of one look that make the loop hand the source to the reader thread: 80,000 a second."""
+"""Events of one look after BUSY_TICK_S, and more after longer, that make the loop hand the source to the reader thread:
+80,000 a second."""
 CALM_EVENTS_PER_S: Final = 20_000
 """The reader thread gives the source back after a second with fewer."""
 
@@ -153,6 +156,7 @@ class Pipeline:
     async def _read_on_loop(self, source: Source) -> None:
         """Take events until they come in a rush."""
         heard_s = time.monotonic()
+        tick_s = BUSY_TICK_S
         while not source.ended:
             begun_s = time.monotonic()
             items = source.take()
@@ -164,11 +168,13 @@ class Pipeline:
                         self._recorder.offer(item)
                 self._process_live(items, source)
                 self.bell.ring()
-                if events >= RUSH_EVENTS:
+                if events >= RUSH_EVENTS * max(1.0, tick_s / BUSY_TICK_S):
                     return
             tick_s = BUSY_TICK_S if events >= BUSY_EVENTS else TICK_S
             if begun_s - heard_s >= QUIET_AFTER_S:
                 tick_s = QUIET_TICK_S
+            elif self._order.is_holding:
+                tick_s = HELD_TICK_S
             await asyncio.sleep(max(0.0, begun_s + tick_s - time.monotonic()))
 
     async def _read_on_thread(self, source: Source) -> None:
