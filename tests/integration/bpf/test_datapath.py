@@ -180,7 +180,7 @@ def test_node_talks_to_pods_of_other_nodes_as_remote_node(cluster: Cluster, vers
 
 
 def test_world_gets_what_is_neither_pod_nor_node(cluster: Cluster) -> None:
-    assert not ping(cluster.client.netns, "203.0.113.9", timeout_s=0.2)
+    assert not ping(cluster.client.netns, "172.18.77.9", timeout_s=0.2)
     event = cluster.log.wait_for(bool)[0]
     assert (event.what, event.dst_identity, event.source, event.ifindex) == ("to-stack", 2, 1017, 0)
 
