@@ -12,11 +12,6 @@ class Bell:
         self.stopped = False
         self._waiting: set[asyncio.Future[None]] = set()
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether somebody waits now."""
-        return bool(self._waiting)
-
     def ring(self) -> None:
         """Wake all who wait now."""
         for future in self._waiting:

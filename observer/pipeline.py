@@ -60,16 +60,10 @@ BUSY_EVENTS: Final = 16
 """Events of one look that make the next one come sooner."""
 RUSH_TICK_S: Final = 0.002
 """For the reader thread, unless a ring fills up sooner."""
-CALM_TICK_S: Final = 0.01
-"""While nobody would see events sooner: there is no reader, or they wait for the records of proxies. No ring is full so
-soon."""
 QUIET_TICK_S: Final = 0.02
 QUIET_AFTER_S: Final = 1.0
-ALONE_AFTER_S: Final = 1.0
-"""Readers that are busy do not wait for events, but come back to."""
 RUSH_EVENTS: Final = 200
-"""Events of one look after BUSY_TICK_S, and more after longer, that make the loop hand the source to the reader thread:
-80,000 a second."""
+"""Events of one look that make the loop hand the source to the reader thread: 80,000 a second."""
 CALM_EVENTS_PER_S: Final = 20_000
 """The reader thread gives the source back after a second with fewer."""
 
@@ -158,12 +152,9 @@ class Pipeline:
 
     async def _read_on_loop(self, source: Source) -> None:
         """Take events until they come in a rush."""
-        heard_s = awaited_s = time.monotonic()
-        tick_s = BUSY_TICK_S
+        heard_s = time.monotonic()
         while not source.ended:
             begun_s = time.monotonic()
-            if self.bell.is_awaited:
-                awaited_s = begun_s
             items = source.take()
             events = sum(len(item) for item in items if isinstance(item, EventBatch))
             if items:
@@ -173,13 +164,11 @@ class Pipeline:
                         self._recorder.offer(item)
                 self._process_live(items, source)
                 self.bell.ring()
-                if events >= RUSH_EVENTS * max(1.0, tick_s / BUSY_TICK_S):
+                if events >= RUSH_EVENTS:
                     return
             tick_s = BUSY_TICK_S if events >= BUSY_EVENTS else TICK_S
             if begun_s - heard_s >= QUIET_AFTER_S:
                 tick_s = QUIET_TICK_S
-            elif self._order.is_holding or begun_s - awaited_s >= ALONE_AFTER_S:
-                tick_s = CALM_TICK_S
             await asyncio.sleep(max(0.0, begun_s + tick_s - time.monotonic()))
 
     async def _read_on_thread(self, source: Source) -> None:
