@@ -36,7 +36,7 @@ class Direction(IntEnum):
 @cache
 def is_known() -> bool:
     """Whether this kernel has such lists."""
-    return _query(_LOOPBACK, Direction.INGRESS)[0] != -errno.EINVAL
+    return query(_LOOPBACK, Direction.INGRESS)[0] != -errno.EINVAL
 
 
 def attach(ifindex: int, direction: Direction, program: Program) -> bool:
@@ -71,7 +71,7 @@ def detach(ifindex: int, direction: Direction, names: frozenset[str]) -> None:
 def _named(ifindex: int, direction: Direction, names: frozenset[str]) -> Iterator[Program]:
     """Programs of a list by their names; who gets one closes it."""
     kept = {name[:NAME_LENGTH] for name in names}
-    for number in _query(ifindex, direction)[1]:
+    for number in query(ifindex, direction)[1]:
         program = Program.of_id(number)
         if program is None:
             continue
@@ -81,7 +81,7 @@ def _named(ifindex: int, direction: Direction, names: frozenset[str]) -> Iterato
             program.close()
 
 
-def _query(ifindex: int, direction: Direction) -> tuple[int, list[int]]:
+def query(ifindex: int, direction: Direction) -> tuple[int, list[int]]:
     """What the kernel answers, and the programs' ids."""
     ids, count = (ctypes.c_uint32 * _LONGEST)(), ctypes.c_uint32(_LONGEST)
     flags = ctypes.c_uint32()

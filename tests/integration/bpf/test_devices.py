@@ -66,14 +66,11 @@ def names(netns: str, device: str) -> list[str]:
     """Programs in the list at a device's ingress."""
 
     def ask() -> list[str]:
-        ids, count, flags = (ctypes.c_uint32 * 64)(), ctypes.c_uint32(64), ctypes.c_uint32()
-        index = socket.if_nametoindex(device)
-        libbpf().lib.bpf_prog_query(index, tcx.Direction.INGRESS, 0, ctypes.byref(flags), ids, ctypes.byref(count))
-        found = [Program.of_id(number) for number in ids[: count.value]]
-        for program in found:
-            assert program is not None
+        numbers = tcx.query(socket.if_nametoindex(device), tcx.Direction.INGRESS)[1]
+        programs = [program for number in numbers if (program := Program.of_id(number))]
+        for program in programs:
             program.close()
-        return [program.name for program in found if program is not None]
+        return [program.name for program in programs]
 
     return inside(netns, ask)
 
