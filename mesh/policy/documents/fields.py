@@ -8,6 +8,7 @@ Elsewhere: names and labels without a source are in mesh/resources/fields.py.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final, Literal, Self
 
@@ -24,6 +25,13 @@ _RE2.log_errors = False
 _RE2.max_mem = 1 << 20
 _SOURCE: Final = re.compile(r"([a-z][a-z0-9-]*):(.+)")
 _KEY: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?")
+
+
+def refuse_fields(data: object, reasons: Mapping[str, str]) -> None:
+    """Raises: ValueError for a field that Cilium knows and nothing here serves; `reasons` by the field's name."""
+    for name, reason in reasons.items():
+        if isinstance(data, dict) and data.get(name) is not None:
+            raise ValueError(f"{name}: {reason}")
 
 
 def _selector_key(text: str) -> str:

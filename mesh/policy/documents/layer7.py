@@ -13,15 +13,16 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mesh.policy.documents.fields import Regex
+from mesh.policy.documents.fields import Regex, refuse_fields
 from mesh.resources.base import Model
 
 _FQDN: Final = re.compile(r"[-A-Za-z0-9_.]{1,255}")
 _PATTERN: Final = re.compile(r"[-A-Za-z0-9_.*]{1,255}")
 
+_INSTEAD: Final = "so the port would be closed; allow it without rules"
 _UNREAD: Final = {
-    "kafka": "Kafka rules are deprecated in Cilium, and no proxy here reads Kafka",
-    **dict.fromkeys(("l7proto", "l7"), "no proxy here reads other protocols than HTTP and DNS"),
+    "kafka": f"Kafka rules are deprecated in Cilium, and no proxy here reads Kafka, {_INSTEAD}",
+    **dict.fromkeys(("l7proto", "l7"), f"no proxy here reads other protocols than HTTP and DNS, {_INSTEAD}"),
 }
 """Cilium knows these rules; why they are refused here."""
 
@@ -86,9 +87,7 @@ class L7Rules(Model):
     @model_validator(mode="before")
     @classmethod
     def _is_about_what_a_proxy_reads(cls, data: Any) -> Any:
-        for name, reason in _UNREAD.items():
-            if isinstance(data, dict) and data.get(name) is not None:
-                raise ValueError(f"{name}: {reason}, so the port would be closed; allow it without rules")
+        refuse_fields(data, _UNREAD)
         return data
 
     @model_validator(mode="after")

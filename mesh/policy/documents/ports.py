@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from mesh.policy.documents.fields import refuse_fields
 from mesh.policy.documents.layer7 import L7Rules
 from mesh.resources.base import Model
 
@@ -106,9 +107,7 @@ class PortRule(Model):
     @model_validator(mode="before")
     @classmethod
     def _asks_for_a_proxy_that_is_there(cls, data: Any) -> Any:
-        for name, reason in _NO_PROXY.items():
-            if isinstance(data, dict) and data.get(name) is not None:
-                raise ValueError(f"{name}: {reason}")
+        refuse_fields(data, _NO_PROXY)
         return data
 
     @model_validator(mode="after")
