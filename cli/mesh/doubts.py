@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from cli.mesh.inputs import Document
-from mesh.resources.base import Key, Resource
+from mesh.resources.base import Condition, Key, Resource
 from mesh.resources.pods import Pod
 from mesh.resources.services import Service
 from service.failure import Failure
@@ -70,20 +70,25 @@ def pending(service: Service) -> str:
 
     if service.spec.type != "LoadBalancer":
         return ""
-    found = (one.message for one in service.status.conditions if one.type == SATISFIED and one.status == "False")
-    return next(found, "")
+    return _said(service.status.conditions, SATISFIED, "False")
 
 
 def _pools(doubtful: Sequence[Resource], after: Mapping[Key, Resource]) -> Iterator[tuple[Key, str]]:
-    wanted = [one.key for one in doubtful if one.kind == _POOL]
-    if not wanted:
+    keys = [one.key for one in doubtful if one.kind == _POOL]
+    if not keys:
         return
-    from mesh.cluster import Cluster
-    from mesh.services.pools import read_pools
+    from mesh.services.kinds import CiliumLoadBalancerIPPool
+    from mesh.services.pools import CONFLICT
 
-    for pool in read_pools(Cluster(list(after.values()))):
-        if pool.conflict and pool.resource is not None and pool.resource.key in wanted:
-            yield pool.resource.key, f"{pool.resource.key}: gives out no address: {pool.conflict}"
+    for key in keys:
+        pool = after.get(key)
+        if isinstance(pool, CiliumLoadBalancerIPPool) and (reason := _said(pool.status.conditions, CONFLICT, "True")):
+            yield key, f"{key}: gives out no address: {reason}"
+
+
+def _said(conditions: Iterable[Condition], kind: str, status: str) -> str:
+    """The message of a condition that has this status; else nothing."""
+    return next((one.message for one in conditions if one.type == kind and one.status == status), "")
 
 
 def _settled(resources: Iterable[Resource]) -> dict[Key, Resource]:
