@@ -29,17 +29,17 @@ def run_delete(call: Call) -> int:
     place = find_place(call)
     with opened(place) as store:
         known = {one.key: one for one in store.find(readable=True)}
-        broken = set(store.unreadable)
+        there = dict.fromkeys([*known, *store.unreadable])
         if call.items("filename"):
             wanted = read_keys(files_among(call.items("filename"), call.on("recursive")), namespace)
         else:
             wanted = _named(call, list(known.values()), namespace)
-        doomed = [key for key in dict.fromkeys(wanted) if key in known or key in broken]
+        doomed = [key for key in dict.fromkeys(wanted) if key in there]
         for key in doomed:
             if key.kind == "Namespace" and key.name in DEFAULT_NAMESPACES:
                 raise Failure(f"namespace {key.name} cannot be deleted: the cluster needs it")
         spaces = {key.name for key in doomed if key.kind == "Namespace"}
-        ending = list(dict.fromkeys([*doomed, *(key for key in known if key.namespace in spaces)]))
+        ending = list(dict.fromkeys([*doomed, *(key for key in there if key.namespace in spaces)]))
         if not call.on("dry-run"):
             store.delete(ending)
         for key in doomed:
@@ -48,7 +48,7 @@ def run_delete(call: Call) -> int:
             print(said, flush=True)
         if call.on("wait") and not call.on("dry-run"):
             _await_end(call, place, store, [known[key] for key in ending if key in known])
-    missing = [key for key in dict.fromkeys(wanted) if key not in known and key not in broken]
+    missing = [key for key in dict.fromkeys(wanted) if key not in there]
     if missing and not call.on("ignore-not-found"):
         raise Failures(*(f"there is no {key}" for key in missing))
     if not wanted:
